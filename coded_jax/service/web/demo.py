@@ -17,36 +17,32 @@ from coded_jax.service.service import Service
 LATE = 1.0  # seconds
 RESTART = 3.0  # seconds, about what a process takes on an idle machine
 ACTIONS = ("kill", "slow", "corrupt", "heal")
-SLOW, CORRUPT = "slow", "corrupt"
 
 
 class Demo:
     """Faults of single workers of a service; it satisfies `Source` itself.
 
     Args:
-      service: whose workers meet them. Where it comes to have other ones, these begin
-        without faults.
+      service: whose workers meet them, of an engine that has workers. Where it comes to
+        have other ones, these begin without faults.
       restart: seconds after which a worker that is no process is back when it has been
         killed.
-
-    Raises:
-      ValueError: the service has one program in the place of workers.
     """
 
     def __init__(self, service: Service, restart: float = RESTART) -> None:
         self._service, self._restart = service, restart
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._injected: list[FaultyWorker] = []
+        self._workers: list[FaultyWorker] = []
         self._states: list[str] = []
         self._beneath: Source = Faults()
-        self._workers()
+        self._look()
 
     @property
     def states(self) -> list[str]:
         """The fault of each worker: `"slow"`, `"corrupt"` or `""`."""
         with self._lock:
-            self._workers()
+            self._look()
             return [*self._states]
 
     def act(self, action: str, worker: int) -> None:
@@ -63,14 +59,14 @@ class Demo:
         """
         require("action", action, action in ACTIONS, f"one of {ACTIONS}")
         with self._lock:
-            workers = self._workers()
-            numbers = range(len(workers))
-            require("worker", worker, worker in numbers, f"0..{len(workers) - 1}")
+            self._look()
+            last = len(self._workers) - 1
+            require("worker", worker, 0 <= worker <= last, f"0..{last}")
             if action == "kill":
-                workers[worker].kill(self._restart)
+                self._workers[worker].kill(self._restart)
                 return
             if action == "heal":
-                workers[worker].heal()
+                self._workers[worker].heal()
             self._states[worker] = "" if action == "heal" else action
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
@@ -86,22 +82,18 @@ class Demo:
 
     def _with(self, fault: Fault, worker: int) -> Fault:
         state = self._states[worker]
-        if state == SLOW:
+        if state == "slow":
             return fault._replace(back=fault.back + LATE)
-        return fault._replace(kind="noise") if state == CORRUPT else fault
+        return fault._replace(kind="noise") if state == "corrupt" else fault
 
-    def _workers(self) -> list[FaultyWorker]:
-        """Returns the present workers, which meet the faults from now on."""
+    def _look(self) -> None:
+        """Has the present workers meet the faults from now on."""
         pool = self._service.engine.pool
-        if pool is None:
-            raise ValueError(
-                "demo: an engine of one program given, one with workers "
-                "accepted, as local or ray"
-            )
-        if pool is not self._pool:
-            self._states = [""] * len(pool)
-            for worker in pool.workers:
-                if isinstance(worker, FaultyWorker):
-                    self._beneath = worker.faults
-            self._injected, self._pool = inject(pool, self), pool
-        return self._injected
+        assert pool is not None
+        if pool is self._pool:
+            return
+        for worker in pool.workers:
+            if isinstance(worker, FaultyWorker):
+                self._beneath = worker.faults
+        self._pool, self._states = pool, [""] * len(pool)
+        self._workers = inject(pool, self)
