@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import http
 import json
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import h11
 import uvicorn
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coded_jax.service.web.config import WebConfig
 
 LATER = {"Retry-After": "1", "Connection": "close"}
+ENDING = JSONResponse({"error": "the service is being ended"}, 503, LATER)
+TOO_MANY = JSONResponse({"error": "too many connections"}, 503, LATER)
 CUT = 2.0  # seconds that a cancelled request, or a connection, has to end
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens; the port 0 stands for a free one.
-
-    Raises:
-      OSError: the port is taken, or this machine has no such address.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=1024)
-    # Of connections, too: or else an answer's body waits some 40 ms for its head to be
-    # acknowledged. asyncio sees to that for sockets alone that it makes itself.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
@@ -51,12 +40,25 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     Raises:
       OSError: the port is taken, or a file of TLS cannot be read.
     """
-    listener = bind(settings.host, settings.port)
-    draining = _Draining(app)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    address = settings.host, settings.port
+    listener = socket.create_server(address, family=family, backlog=1024)
+    # Of connections, too: or else an answer's body waits some 40 ms for its head to be
+    # acknowledged. asyncio sees to that for sockets alone that it makes itself.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    draining = threading.Event()
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        present = _refusing(app, ENDING) if draining.is_set() else app
+        try:
+            await present(scope, receive, send)
+        except asyncio.CancelledError:  # by `drain`
+            with contextlib.suppress(RuntimeError):  # a part of the answer is sent
+                await ENDING(scope, receive, send)
+
     config = uvicorn.Config(
-        draining,
+        front,
         http=functools.partial(_Connection, settings, set()),  # pyright: ignore
-        loop="asyncio",
         ws="none",
         lifespan="off",
         log_config=None,
@@ -70,72 +72,41 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     )
     config.load()
     server = uvicorn.Server(config)
-    started: Future[asyncio.AbstractEventLoop] = Future()
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop, port = runner.get_loop(), listener.getsockname()[1]
 
-    async def serve() -> None:
-        loop = asyncio.get_running_loop()
-        if settings.tls_cert is not None:  # uvicorn has no such setting
-            loop.create_server = functools.partial(  # type: ignore[method-assign]
-                loop.create_server, ssl_handshake_timeout=settings.read_seconds
-            )
-        started.set_result(loop)
-        await server.serve([listener])
+    def serve() -> None:
+        with runner:
+            runner.run(server.serve([listener]))
 
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    loop, port = started.result(), listener.getsockname()[1]
+
+    async def drain() -> None:
+        draining.set()
+        tasks = server.server_state.tasks  # a request each
+        for seconds in (settings.drain, CUT):
+            if tasks:
+                await asyncio.wait({*tasks}, timeout=seconds)
+            for task in {*tasks}:
+                task.cancel()
+        server.should_exit = True
 
     def close() -> None:
-        asyncio.run_coroutine_threadsafe(draining.drain(settings.drain), loop).result()
-        server.should_exit = True
+        asyncio.run_coroutine_threadsafe(drain(), loop).result()
         thread.join()
 
     return port, close
 
 
-class _Draining:
-    """An app whose requests can be counted out: no new ones, and the last ones end."""
+def _refusing(app: ASGIApp, refusal: ASGIApp) -> ASGIApp:
+    """Returns an app that refuses all requests but the question whether it lives."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._requests: set[asyncio.Task] = set()
-        self._over = False
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        asked = app if scope["path"] == "/healthz" else refusal
+        await asked(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._over and scope["path"] != "/healthz":
-            return await _ending(scope, receive, send)
-        task = asyncio.current_task()
-        assert task is not None
-        self._requests.add(task)
-        begun = False
-
-        async def note_and_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, note_and_send)
-        except asyncio.CancelledError:  # by `drain`
-            if not begun:
-                await _ending(scope, receive, send)
-        finally:
-            self._requests.discard(task)
-
-    async def drain(self, seconds: float) -> None:
-        """Refuses requests from now on, and returns when those in flight have ended;
-        after some seconds they are cut off."""
-        self._over = True
-        if self._requests:
-            await asyncio.wait({*self._requests}, timeout=seconds)
-        for task in {*self._requests}:
-            task.cancel()
-        if self._requests:
-            await asyncio.wait({*self._requests}, timeout=CUT)
-
-
-_ending = JSONResponse({"error": "the service is being ended"}, 503, LATER)
-_refusal = JSONResponse({"error": "too many connections"}, 503, LATER)
+    return refuse
 
 
 class _Connection(H11Protocol):
@@ -145,64 +116,51 @@ class _Connection(H11Protocol):
 
     Args:
       settings: the limits.
-      shaking: connections whose TLS is not agreed yet, which uvicorn does not count.
+      accepted: connections there are, those whose TLS is not agreed yet included, which
+        uvicorn does not count.
       arguments: of uvicorn.
 
     Raises:
-      ConnectionAbortedError: there are too many of these; asyncio hangs up.
+      ConnectionAbortedError: there are far too many; asyncio hangs up.
     """
 
     def __init__(
-        self, settings: WebConfig, shaking: set[_Connection], **arguments: Any
+        self, settings: WebConfig, accepted: set[_Connection], **arguments: Any
     ) -> None:
         super().__init__(**arguments)
-        self._settings, self._shaking = settings, shaking
-        if settings.tls_cert is not None:
-            if len(shaking) >= settings.connections:
-                raise ConnectionAbortedError
-            shaking.add(self)
-            self.loop.call_later(settings.read_seconds, shaking.discard, self)
-        self._reading: asyncio.TimerHandle | None = None
+        if len(accepted) >= 2 * settings.connections:
+            raise ConnectionAbortedError
+        accepted.add(self)
+        self._settings, self._accepted = settings, accepted
+        self._reading: asyncio.TimerHandle | None = self._later(self._too_slow)
         self._writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._shaking.discard(self)
-        others, most = len(self.connections) - 1, self._settings.connections
-        if others >= most:  # told, if its request comes soon
-            front = self.app
-
-            async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-                asked = front if scope["path"] == "/healthz" else _refusal
-                await asked(scope, receive, send)
-
-            self.app = refuse
-        if others >= 2 * most:
+        if self._reading is None:  # TLS took too long
             transport.abort()
-        self._watch_reading()
+        if len(self.connections) > self._settings.connections:
+            self.app = _refusing(self.app, TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
-        if self._reading is None:
-            self._watch_reading()
         super().data_received(data)
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # it is all here
-            self._forget_reading()
+        self._watch_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # The next request may have come in part, behind the one that is answered.
-        if self._reading is None and self.conn.their_state is h11.SEND_BODY:
-            self._watch_reading()
+        self._watch_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_reading()
-        self.resume_writing()
+        self._accepted.discard(self)
+        for timer in (self._reading, self._writing):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        seconds = self._settings.read_seconds
-        self._writing = self.loop.call_later(seconds, self.transport.abort)
+        self._writing = self._later(self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -213,30 +171,37 @@ class _Connection(H11Protocol):
         self._refuse(400, "request: not of HTTP/1.1, or its head too long")
 
     def _watch_reading(self) -> None:
-        seconds = self._settings.read_seconds
-        self._reading = self.loop.call_later(seconds, self._too_slow)
-
-    def _forget_reading(self) -> None:
-        if self._reading is not None:
+        """Limits the time for a request if some of it is here, and some is to come."""
+        state, begun = self.conn.their_state, self.conn.trailing_data[0]
+        if state is h11.SEND_BODY or (state is h11.IDLE and begun):
+            if self._reading is None:
+                self._reading = self._later(self._too_slow)
+        elif self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
+    def _later(self, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.loop.call_later(self._settings.read_seconds, call)
+
     def _too_slow(self) -> None:
-        seconds = self._settings.read_seconds
-        self._refuse(408, f"request: not complete after {seconds:g} s")
+        if self.transport is None:  # asyncio does not tell of a TLS that failed
+            self._accepted.discard(self)
+            self._reading = None
+        else:
+            seconds = self._settings.read_seconds
+            self._refuse(408, f"request: not complete after {seconds:g} s")
 
     def _refuse(self, status: int, line: str) -> None:
         """Answers in the place of the app, if nobody has, and hangs up."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": line}).encode()
-            headers = [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("Connection", "close"),
-            ]
-            response = h11.Response(status_code=status, headers=headers)
-            for event in (response, h11.Data(data=body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+            body = json.dumps({"error": line})
+            head = (
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
+                "Content-Type: application/json",
+                f"Content-Length: {len(body)}",
+                "Connection: close",
+            )
+            self.transport.write("\r\n".join((*head, "", body)).encode())
         if self.cycle is not None:  # an app that waits for the body is told
             self.cycle.disconnected = True
             self.cycle.message_event.set()
