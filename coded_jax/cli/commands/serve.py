@@ -11,7 +11,6 @@ answered; SIGHUP loads the run anew.
 from __future__ import annotations
 
 import contextlib
-import functools
 import signal
 import socket
 import sys
@@ -31,7 +30,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.workdir import absolute
 from coded_jax.service import ENGINES, Service, metrics, serve
-from coded_jax.service.web.config import WebConfig, require_packages
+from coded_jax.service.web.config import WebConfig
 from coded_jax.training import signals
 
 setting_flags.define(WebConfig)
@@ -56,8 +55,11 @@ def check_front(settings: WebConfig) -> str | None:
       ValueError: a port is taken, a file of TLS or of the token is no use, or there
         are no workers for a demo.
     """
-    require_packages()
-    from coded_jax.service.web import access
+    try:
+        from coded_jax.service.web import access, app, server  # noqa: F401
+    except ImportError as error:
+        problem = f"serve: it needs {error.name}; pip install 'coded_jax[serve]'"
+        raise ImportError(problem) from None
 
     engine = runtime_flags.ENGINE.value
     fits = not DEMO.value or ENGINES[engine].pooled
@@ -113,7 +115,7 @@ def listening(service: Service, settings: WebConfig, token: str | None):
     Yields:
       The address.
     """
-    from coded_jax.service.web import app, page, server
+    from coded_jax.service.web import app, server
     from coded_jax.service.web.demo import Demo
 
     def reload() -> None:
@@ -133,10 +135,7 @@ def listening(service: Service, settings: WebConfig, token: str | None):
         threading.Thread(target=tell_of_reload, daemon=True).start()
 
     demo = Demo(service) if DEMO.value else None
-    pages = functools.partial(page.routes, service, demo, token is not None)
-    front = app.create_app(
-        service, max_body=settings.max_body, token=token, reload=reload, pages=pages
-    )
+    front = app.create_app(service, settings, reload, token=token, demo=demo)
     port, close = server.listen(front, settings)
     signal.signal(signal.SIGHUP, on_hangup)
     try:

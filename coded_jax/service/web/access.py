@@ -16,7 +16,7 @@ from coded_jax.checks import first_line, require
 from coded_jax.service.web.config import is_loopback
 
 SHORTEST = 16  # characters of a token
-OPEN = ("/static", "/healthz", "/readyz", "/docs")
+OPEN = ("/static/", "/healthz/", "/readyz/", "/docs/")
 """Paths that need no token, and all paths below them, beside the page `/`."""
 
 
@@ -35,9 +35,9 @@ def read_token(path: str) -> str:
         raise ValueError(problem) from None
     private = f"a file that its owner alone can read (chmod 600 {path})"
     require("token_file", f"mode {mode:o}", not mode & 0o077, private)
-    fits = len(token) >= SHORTEST and token.isprintable() and " " not in token
+    whole = len(token) >= SHORTEST and token.isprintable() and " " not in token
     accepted = f"{SHORTEST} or more without spaces"
-    require("token_file", f"a token of {len(token)} characters", fits, accepted)
+    require("token_file", f"a token of {len(token)} characters", whole, accepted)
     return token
 
 
@@ -70,42 +70,43 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app = app
-        self._expected = None if token is None else token.encode()
+        self._app, self._token = app, token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Responds to a request."""
-        response = self._refusal(scope) if scope["type"] == "http" else None
-        await (response or self._app)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
-        headers = Headers(scope=scope)
-        if self._expected is None:
-            problem = _other_site(headers)
-            return JSONResponse({"error": problem}, 403) if problem else None
-        path = scope["path"]
-        if path == "/" or any(f"{path}/".startswith(f"{open_}/") for open_ in OPEN):
-            return None
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        same = secrets.compare_digest(token.strip().encode("latin-1"), self._expected)
-        if same and kind.lower() == "bearer":
-            return None
-        told = "another" if token else "none"
-        problem = f"Authorization: {told} given, 'Bearer TOKEN' accepted"
-        challenge = {"WWW-Authenticate": 'Bearer realm="coded_jax"'}
-        return JSONResponse({"error": problem}, 401, challenge)
+        headers, path = Headers(scope=scope), scope["path"]
+        if self._token is None:
+            refusal = _refuse_other_sites(headers)
+        elif path == "/" or f"{path}/".startswith(OPEN):
+            refusal = None
+        else:
+            refusal = _refuse_others(headers, self._token)
+        await (refusal or self._app)(scope, receive, send)
 
 
-def _other_site(headers: Headers) -> str | None:
-    """Returns the reason why a request may be sent by a page of another site."""
+def _refuse_others(headers: Headers, expected: str) -> JSONResponse | None:
+    """Returns a 401 for who does not bear the token."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    same = secrets.compare_digest(token.strip().encode("latin-1"), expected.encode())
+    if same and kind.lower() == "bearer":
+        return None
+    told = "another" if token else "none"
+    problem = f"Authorization: {told} given, 'Bearer TOKEN' accepted"
+    challenge = {"WWW-Authenticate": 'Bearer realm="coded_jax"'}
+    return JSONResponse({"error": problem}, 401, challenge)
+
+
+def _refuse_other_sites(headers: Headers) -> JSONResponse | None:
+    """Returns a 403 for what a page of another site has a browser send to here."""
     host, origin = headers.get("host", "localhost"), headers.get("origin")
     try:
         local = is_loopback(urlsplit(f"//{host}").hostname or "")
         same = origin is None or urlsplit(origin).netloc == host
     except ValueError:
         local = same = False
-    if not local:
-        return f"Host: {host!r} given, a loopback address accepted without a token"
-    return (
-        None if same else f"Origin: {origin!r} given, {host!r} accepted without a token"
-    )
+    if local and same:
+        return None
+    problem = f"Host: {host!r} given, a loopback address accepted without a token"
+    if local:
+        problem = f"Origin: {origin!r} given, {host!r} accepted without a token"
+    return JSONResponse({"error": problem}, 403)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import ipaddress
 
 from coded_jax.checks import require
@@ -16,15 +15,6 @@ from coded_jax.settings import (
     more_than,
     setting,
 )
-
-PACKAGES = {
-    "starlette": "starlette",
-    "uvicorn": "uvicorn",
-    "swagger_ui_bundle": "swagger-ui-bundle",
-    "PIL": "pillow",
-    "prometheus_client": "prometheus_client",
-}
-"""Modules that the front needs, and their packages in the extra `serve`."""
 
 
 def is_loopback(host: str) -> bool:
@@ -82,24 +72,7 @@ class WebConfig:
         check(self)
         both = (self.tls_cert is None) == (self.tls_key is None)
         require("tls_key", self.tls_key, both, "tls_cert and tls_key, or neither,")
-        required = {"tls_cert": self.tls_cert, "token_file": self.token_file}
-        missing = [name for name, value in required.items() if value is None]
-        require(
-            "host",
-            self.host,
-            is_loopback(self.host) or not missing,
-            f"a loopback address without {' and '.join(missing)}",
-        )
-
-
-def require_packages() -> None:
-    """Checks that the packages of the extra `serve` are here.
-
-    Raises:
-      ImportError: one is missing.
-    """
-    missing = [p for name, p in PACKAGES.items() if not importlib.util.find_spec(name)]
-    if missing:
-        raise ImportError(
-            f"serve: it needs {', '.join(missing)}; pip install 'coded_jax[serve]'"
-        )
+        missing = [n for n in ("tls_cert", "token_file") if getattr(self, n) is None]
+        accepted = f"a loopback address without {' and '.join(missing)}"
+        local = is_loopback(self.host)
+        require("host", self.host, local or not missing, accepted)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from coded_jax.checks import require
-from coded_jax.runs.coded_model import CodedModel
 
 NPY = b"\x93NUMPY"
 MAGIC = {NPY: ".npy", b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -23,9 +22,22 @@ class UnsupportedFormat(ValueError):
     """The bytes are in no format that the network's images can come in."""
 
 
-def kind_of(model: CodedModel) -> tuple[tuple[int, int, int], str]:
-    """Returns the shape `(H, W, C)` and the dtype of a model's images."""
-    return model.image_shape, str(np.dtype(model.pipeline.image_dtype))
+async def read_body(request: Request) -> bytes:
+    """Returns the body of a request, of which no more is read than may be."""
+    if encoding := request.headers.get("content-encoding"):
+        problem = f"Content-Encoding: {encoding!r} given, none accepted"
+        raise UnsupportedFormat(problem)
+    most, body = request.app.state.max_body, bytearray()
+    length = int(request.headers.get("content-length", 0))
+    if length <= most:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                break
+    if max(length, len(body)) > most:
+        problem = f"body: more than {most} bytes given, {most} accepted"
+        raise HTTPException(413, problem)
+    return bytes(body)
 
 
 def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
@@ -45,13 +57,14 @@ def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
       ValueError: they are damaged, or an image of another size or with other channels.
     """
     require("body", "no bytes", bool(body), "an .npy, PNG or JPEG file")
-    kinds = [kind for magic, kind in MAGIC.items() if body.startswith(magic)]
-    accepted = "an .npy, PNG or JPEG" if dtype == "uint8" else f"an .npy of {dtype}"
-    if not kinds or (kinds != [".npy"] and dtype != "uint8"):
-        given = kinds[0] if kinds else "another format"
+    kind = next((k for magic, k in MAGIC.items() if body.startswith(magic)), None)
+    pictures = dtype == "uint8"
+    if kind is None or (kind != ".npy" and not pictures):
+        given = kind or "another format"
+        accepted = "an .npy, PNG or JPEG" if pictures else f"an .npy of {dtype}"
         raise UnsupportedFormat(f"body: {given} given, {accepted} file accepted")
-    if kinds != [".npy"]:
-        return _decode_picture(body, kinds[0], shape)[None]
+    if kind != ".npy":
+        return _decode_picture(body, kind, shape)[None]
     try:
         images = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
     except Exception:  # of many types, as the header is an expression of Python
@@ -62,50 +75,32 @@ def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
 
 def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels uint8 `[H, W, C]`, each value as the file has it."""
-    from PIL import Image, ImageOps
-
     rows, columns, channels = shape
-    with _whole(kind):
+    damaged = f"image: a damaged {kind} given, a whole one accepted"
+    try:
         picture = Image.open(io.BytesIO(body), formats=[kind])
+    except Exception:  # of many types
+        raise ValueError(damaged) from None
     # Of a file that unpacks to more, the head alone is read: size and form are compared
     # before any pixel is made. It may be turned, which Pillow tells afterwards.
-    width, height = picture.size
-    fits = (height, width) in ((rows, columns), (columns, rows))
-    _require(f"{height}x{width}", f"{rows}x{columns}", fits)
-    accepted = FORMS.get(channels, "no picture, but .npy")
-    given = _form(picture, body)
-    _require(given, accepted, given == accepted)
-    with _whole(kind):
-        # As it is shown, and as the images of a folder are read.
+    if picture.size != (rows, columns):
+        _require_same(f"{picture.height}x{picture.width}", f"{rows}x{columns}")
+    form = {"L": FORMS[1], "RGB": FORMS[3]}.get(picture.mode, f"mode {picture.mode}")
+    if getattr(picture, "is_animated", False):
+        form = "several images"
+    elif kind == "PNG" and body[24] == 16:  # which Pillow cuts off at 8
+        form = "16 bits"
+    elif "transparency" in picture.info:
+        form = "transparency"
+    _require_same(form, FORMS.get(channels, "no picture, but .npy"))
+    try:  # as it is shown, and as the images of a folder are read
         pixels = np.asarray(ImageOps.exif_transpose(picture))
-    height, width = pixels.shape[:2]
-    fits = (height, width) == (rows, columns)
-    _require(f"{height}x{width}", f"{rows}x{columns}", fits)
+    except Exception:
+        raise ValueError(damaged) from None
+    _require_same(f"{pixels.shape[0]}x{pixels.shape[1]}", f"{rows}x{columns}")
     return pixels.reshape(shape)
 
 
-def _require(given: str, accepted: str, holds: bool) -> None:
-    if not holds:
+def _require_same(given: str, accepted: str) -> None:
+    if given != accepted:
         raise ValueError(f"image: {given} given, {accepted} accepted")
-
-
-def _form(picture: Any, body: bytes) -> str:
-    """Returns the form of the pixels: one of `FORMS`, or the reason for a refusal."""
-    if getattr(picture, "is_animated", False):
-        return "several images"
-    if picture.format == "PNG" and body[24] == 16:  # which Pillow cuts off at 8
-        return "16 bits"
-    if "transparency" in picture.info:
-        return "transparency"
-    channels = {"L": 1, "RGB": 3}.get(picture.mode)
-    return FORMS[channels] if channels else f"mode {picture.mode}"
-
-
-@contextlib.contextmanager
-def _whole(kind: str) -> Iterator[None]:
-    """Raises one error for the many that Pillow has for damaged files."""
-    try:
-        yield
-    except Exception:
-        damaged = f"image: a damaged {kind} given, a whole one accepted"
-        raise ValueError(damaged) from None

@@ -1,7 +1,6 @@
 """A service without workers, and requests to its front."""
 
 import contextlib
-import functools
 import io
 import json
 import threading
@@ -16,7 +15,7 @@ from PIL import Image
 from coded_jax.service.metrics import Metrics
 from coded_jax.service.response import Response
 from coded_jax.service.service import NotReady
-from coded_jax.service.web import app, page, server
+from coded_jax.service.web import app, server
 from coded_jax.service.web.config import WebConfig
 
 PATIENCE = 60  # seconds, on a machine that does much else
@@ -72,10 +71,10 @@ class Service:
 
 
 @contextlib.contextmanager
-def listening(service, *, settings=None, **options):
+def listening(service, *, settings=None, reload=lambda: None, **options):
     """The address of a front on a free port."""
     settings = settings or WebConfig(port=0)
-    front = app.create_app(service, **options)
+    front = app.create_app(service, settings, reload, **options)
     port, close = server.listen(front, settings)
     try:
         yield f"http://{settings.host}:{port}"
@@ -121,8 +120,7 @@ IMAGE = np.arange(28 * 28, dtype=np.uint8).reshape(28, 28, 1)
 @contextlib.contextmanager
 def page_client(service, demo=None, token=None):
     """A client of a front with the page."""
-    pages = functools.partial(page.routes, service, demo, token is not None)
-    with listening(service, token=token, pages=pages) as url:
+    with listening(service, token=token, demo=demo) as url:
         yield PageClient(url)
 
 

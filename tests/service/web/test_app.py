@@ -13,6 +13,7 @@ from coded_jax import data
 from coded_jax.service import NotEnoughResults, Overloaded, Response, serve
 from coded_jax.service.service import AlreadyReloading
 from coded_jax.service.web.app import as_json
+from coded_jax.service.web.config import WebConfig
 from tests.service.web.fakes import (
     IMAGE,
     PATIENCE,
@@ -33,7 +34,7 @@ def served(finished):
     """A front of a finished run, and its model."""
     model = coded_jax.load(finished, devices=1)
     with serve(model, "local", deadline=600) as service:
-        with listening(service, max_body=10_000) as url:
+        with listening(service, settings=WebConfig(port=0, max_body=10_000)) as url:
             yield url, model
 
 
@@ -199,7 +200,7 @@ def test_what_is_not_finite_is_null():
 def test_the_description_is_openapi_and_has_every_route():
     from openapi_spec_validator import validate  # not among what smoke tests have
 
-    with listening(Service(), reload=lambda: None) as url:
+    with listening(Service()) as url:
         status, _, document = ask(url, "/openapi.json")
         assert status == 200
         validate(document)
@@ -213,7 +214,7 @@ def test_the_description_is_openapi_and_has_every_route():
 
 
 def test_a_token_opens_all_but_what_balancers_and_the_page_need():
-    with listening(Service(), token=TOKEN, reload=lambda: None) as url:
+    with listening(Service(), token=TOKEN) as url:
         for path in ("/healthz", "/readyz", "/docs"):
             assert ask(url, path)[0] == 200
         for path in ("/summary", "/metrics", "/openapi.json", "/nothing", "/docsy"):

@@ -103,7 +103,8 @@ def test_more_connections_than_may_be():
 
 def close_in_thread(service, **settings):
     """A front, whose end is begun by the function that is returned."""
-    port, close = server.listen(app.create_app(service), WebConfig(port=0, **settings))
+    config = WebConfig(port=0, **settings)
+    port, close = server.listen(app.create_app(service, config, lambda: None), config)
     return f"http://127.0.0.1:{port}", threading.Thread(target=close)
 
 
