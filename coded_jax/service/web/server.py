@@ -49,7 +49,7 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     draining = threading.Event()
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        present = _refusing(app, ENDING) if draining.is_set() else app
+        present = functools.partial(_refuse, app, ENDING) if draining.is_set() else app
         try:
             await present(scope, receive, send)
         except asyncio.CancelledError:  # by `drain`
@@ -99,14 +99,11 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     return port, close
 
 
-def _refusing(app: ASGIApp, refusal: ASGIApp) -> ASGIApp:
-    """Returns an app that refuses all requests but the question whether it lives."""
-
-    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
-        asked = app if scope["path"] == "/healthz" else refusal
-        await asked(scope, receive, send)
-
-    return refuse
+async def _refuse(
+    app: ASGIApp, refusal: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Refuses all requests but the question whether the service lives."""
+    await (app if scope["path"] == "/healthz" else refusal)(scope, receive, send)
 
 
 class _Connection(H11Protocol):
@@ -140,7 +137,7 @@ class _Connection(H11Protocol):
         if self._reading is None:  # TLS took too long
             transport.abort()
         if len(self.connections) > self._settings.connections:
-            self.app = _refusing(self.app, TOO_MANY)
+            self.app = functools.partial(_refuse, self.app, TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -196,12 +193,11 @@ class _Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps({"error": line})
             head = (
-                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}",
-                "Content-Type: application/json",
-                f"Content-Length: {len(body)}",
-                "Connection: close",
+                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+                "Content-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             )
-            self.transport.write("\r\n".join((*head, "", body)).encode())
+            self.transport.write((head + body).encode())
         if self.cycle is not None:  # an app that waits for the body is told
             self.cycle.disconnected = True
             self.cycle.message_event.set()
