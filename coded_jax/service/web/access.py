@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
-import stat
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -27,7 +26,7 @@ def read_token(path: str) -> str:
       ValueError: others may read the file, or there is no token in it.
     """
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode & 0o777
         with open(path, encoding="ascii") as file:
             token = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -41,18 +41,14 @@ from coded_jax.service.web.demo import Demo
 FILES = resources.files("coded_jax.service.web")
 SWAGGER = {"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"}
 """Files of Swagger UI that the page `/docs` needs; this process serves them."""
-SWAGGER_SOURCES = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
-    )
-}
+SOURCES = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
+"""Where a browser may load what this page needs from."""
 SMALL = 2**14  # bytes of arrays
 GRACE = 0.25  # seconds after a deadline, in which the service itself says what lacks
 
 STATUS: dict[type[Exception], int] = {
     images.UnsupportedFormat: 415,
     ValueError: 400,
-    AlreadyReloading: 409,
     Overloaded: 503,
     NotReady: 503,
     Closed: 503,
@@ -91,7 +87,7 @@ def create_app(
         Route("/reload", reload_model, methods=["POST"]),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Route("/docs/{name}", docs_file),
+        Route("/docs/{name}", docs),
         Mount("/static", StaticFiles(directory=str(FILES / "static"))),
         *page.ROUTES,
     ]
@@ -196,24 +192,20 @@ def _state(problem: str | None) -> Answer:
 
 async def reload_model(request: Request) -> Answer:
     """Loads the model anew."""
-    loaded: concurrent.futures.Future[None] = concurrent.futures.Future()
-    loaded.set_running_or_notify_cancel()  # so that a request that ends leaves it
+    answer: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+    answer.set_running_or_notify_cancel()  # so that a request that ends leaves it
 
     def load() -> None:
         try:
-            loaded.set_result(request.app.state.reload())
-        except BaseException as error:
-            loaded.set_exception(error)
+            request.app.state.reload()
+            answer.set_result(JSONResponse({"reloaded": True}))
+        except Exception as error:  # the model of before goes on
+            busy = isinstance(error, AlreadyReloading)
+            answer.set_result(_error(409 if busy else 500, first_line(error)))
 
     # It may take minutes: a thread that nobody waits for when the program ends.
     threading.Thread(target=load, daemon=True).start()
-    try:
-        await asyncio.wrap_future(loaded)
-    except AlreadyReloading:
-        raise
-    except Exception as error:  # the model of before goes on
-        return _error(500, first_line(error))
-    return JSONResponse({"reloaded": True})
+    return await asyncio.wrap_future(answer)
 
 
 def openapi(request: Request) -> Answer:
@@ -232,11 +224,11 @@ def openapi(request: Request) -> Answer:
 
 
 def docs(request: Request) -> Answer:
-    return FileResponse(str(FILES / "static" / "docs.html"), headers=SWAGGER_SOURCES)
-
-
-def docs_file(request: Request) -> Answer:
-    name = request.path_params["name"]
+    """Answers with the page that shows the description, or with a file of it."""
+    name = request.path_params.get("name")
+    if name is None:
+        headers = {"Content-Security-Policy": SOURCES}
+        return FileResponse(str(FILES / "static" / "docs.html"), headers=headers)
     if name not in SWAGGER:
         raise HTTPException(404)
     return FileResponse(swagger_ui_bundle.swagger_ui_path / name)

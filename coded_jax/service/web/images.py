@@ -85,13 +85,13 @@ def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.n
     # before any pixel is made. It may be turned, which Pillow tells afterwards.
     if picture.size != (rows, columns):
         _require_same(f"{picture.height}x{picture.width}", f"{rows}x{columns}")
-    form = {"L": FORMS[1], "RGB": FORMS[3]}.get(picture.mode, f"mode {picture.mode}")
-    if getattr(picture, "is_animated", False):
-        form = "several images"
-    elif kind == "PNG" and body[24] == 16:  # which Pillow cuts off at 8
-        form = "16 bits"
-    elif "transparency" in picture.info:
-        form = "transparency"
+    refused = {
+        "several images": getattr(picture, "is_animated", False),
+        "16 bits": kind == "PNG" and body[24] == 16,  # which Pillow cuts off at 8
+        "transparency": "transparency" in picture.info,
+    }
+    known = {"L": FORMS[1], "RGB": FORMS[3]}.get(picture.mode, f"mode {picture.mode}")
+    form = next((form for form, holds in refused.items() if holds), known)
     _require_same(form, FORMS.get(channels, "no picture, but .npy"))
     try:  # as it is shown, and as the images of a folder are read
         pixels = np.asarray(ImageOps.exif_transpose(picture))

@@ -143,14 +143,14 @@ def _samples(
     dataset: str | None, image_size: int | None, shape: tuple[int, int, int]
 ) -> list[dict[str, Any]]:
     source = data.DATASETS.get(dataset or "")
-    if source is None or not (image_size is None or source.sized):
+    if dataset is None or source is None or (image_size and not source.sized):
         return []
     try:
-        test = data.load(dataset or "", image_size=image_size).test
+        test = data.load(dataset, image_size=image_size).test
     except (ValueError, ImportError, OSError):
         return []
-    fits = test.images.shape[1:] == shape and test.images.dtype == np.uint8
-    if test.labels.ndim != 1 or not fits:
+    same = test.images.shape[1:] == shape and test.images.dtype == np.uint8
+    if test.labels.ndim != 1 or not same:
         return []
     _, firsts = np.unique(test.labels, return_index=True)
     chosen = [(test.images[i], int(test.labels[i])) for i in firsts[:SAMPLES]]
