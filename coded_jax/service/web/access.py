@@ -56,31 +56,29 @@ def check_certificate(cert: str, key: str) -> None:
         ) from None
 
 
-class Guard:
-    """Lets requests through to an app, or answers 401 or 403.
+def guarded(app: ASGIApp, token: str | None) -> ASGIApp:
+    """Returns an app that answers 401 or 403 to those who may not ask another one.
 
     With a token it has to be in the header `Authorization`. Without one the app is for
     this machine alone, and what a browser may have been led to by another site is
     refused.
 
     Args:
-      app: that is guarded.
+      app: the other one.
       token: that requests are to bear; None if none.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app, self._token = app, token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Responds to a request."""
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._token is None:
+        if token is None:
             refusal = _refuse_other_sites(headers)
         elif path == "/" or f"{path}/".startswith(OPEN):
             refusal = None
         else:
-            refusal = _refuse_others(headers, self._token)
-        await (refusal or self._app)(scope, receive, send)
+            refusal = _refuse_others(headers, token)
+        await (refusal or app)(scope, receive, send)
+
+    return guard
 
 
 def _refuse_others(headers: Headers, expected: str) -> JSONResponse | None:

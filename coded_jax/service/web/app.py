@@ -34,7 +34,7 @@ from coded_jax.service.service import (
     Service,
 )
 from coded_jax.service.web import images, page
-from coded_jax.service.web.access import Guard
+from coded_jax.service.web.access import guarded
 from coded_jax.service.web.config import WebConfig
 from coded_jax.service.web.demo import Demo
 
@@ -95,7 +95,7 @@ def create_app(
         routes += page.DEMO_ROUTES
     errors: dict[Any, Any] = dict.fromkeys(STATUS, _failure)
     errors[HTTPException] = _http_error
-    guard = Middleware(Guard, token=token)
+    guard = Middleware(guarded, token=token)
     app = Starlette(routes=routes, middleware=[guard], exception_handlers=errors)
     app.router.redirect_slashes = False
     app.state.service, app.state.reload, app.state.demo = service, reload, demo
