@@ -58,7 +58,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("worker", None, "used by the script, for processes of its own")
 
 
-def measure(settings: Settings, folder: Path, watch: machine.Watch) -> None:
+def run_benchmark(settings: Settings, folder: Path, watch: machine.Watch) -> None:
     """Measures, writes the file, and prints tables of it.
 
     Where others may compute and did, no file is written.
@@ -128,7 +128,7 @@ def main(argv: list[str]) -> None:
     else:
         watch = machine.Watch(allow=values["allow_busy"])
         settings = Settings(**setting_flags.read(Settings))
-        measure(settings, Path(values["folder"]), watch)
+        run_benchmark(settings, Path(values["folder"]), watch)
 
 
 if __name__ == "__main__":

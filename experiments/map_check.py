@@ -44,7 +44,7 @@ ENGINE = flags.DEFINE_enum(
 )
 
 
-def measure(study: Study, points: list[Point], console: Console) -> None:
+def measure_points(study: Study, points: list[Point], console: Console) -> None:
     """Measures what is missing of each point."""
     with Workers(ENGINE.value) as workers, progress_bars(console) as bars:
 
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     settings = {"points": records, "requests": REQUESTS.value}
     settings |= {"families": FAMILIES.value, "engine": ENGINE.value}
     study = Study(folder / "map_check.json", settings)
-    measure(study, points, console)
+    measure_points(study, points, console)
     study.content |= origin()
     study.write()
     found = maps.outcomes(study.content)

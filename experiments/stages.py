@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     planned = time.perf_counter()
     console.print(plan_table.proposal(plan, rates))
     images = jax.random.normal(jax.random.key(0), (BATCH.value, *shape))
-    measured = measure(plan, drawn(plan.variables), images)
+    measured = time_plan(plan, drawn(plan.variables), images)
     seconds = {"build": built - started, "plan": planned - built}
     seconds |= measured.pop("seconds")
     seconds["total"] = time.perf_counter() - started
@@ -130,7 +130,7 @@ def drawn(variables: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(draw, variables)
 
 
-def measure(plan: StagePlan, variables: PyTree, images: jax.Array) -> dict[str, Any]:
+def time_plan(plan: StagePlan, variables: PyTree, images: jax.Array) -> dict[str, Any]:
     """Returns the largest errors of the merged features and of the logits, and seconds.
 
     Returns:

@@ -10,7 +10,7 @@ from coded_jax.models import lenet5, mlp, mobilenet, resnet, unet, vgg
 from coded_jax.types import BaseModel
 
 
-class Network(NamedTuple):
+class ModelEntry(NamedTuple):
     """A registered network.
 
     Attributes:
@@ -23,15 +23,15 @@ class Network(NamedTuple):
     deep: bool
 
 
-BASE_MODELS: dict[str, Network] = {
-    "lenet5": Network(lenet5.lenet5, deep=False),
-    "mlp": Network(mlp.mlp, deep=False),
-    "unet": Network(unet.unet, deep=False),
-    "vgg16": Network(vgg.vgg16, deep=True),
-    "resnet18": Network(resnet.resnet18, deep=True),
-    "resnet50": Network(resnet.resnet50, deep=True),
-    "mobilenet": Network(mobilenet.mobilenet, deep=True),
-    "mobilenet_v2": Network(mobilenet.mobilenet_v2, deep=True),
+BASE_MODELS: dict[str, ModelEntry] = {
+    "lenet5": ModelEntry(lenet5.lenet5, deep=False),
+    "mlp": ModelEntry(mlp.mlp, deep=False),
+    "unet": ModelEntry(unet.unet, deep=False),
+    "vgg16": ModelEntry(vgg.vgg16, deep=True),
+    "resnet18": ModelEntry(resnet.resnet18, deep=True),
+    "resnet50": ModelEntry(resnet.resnet50, deep=True),
+    "mobilenet": ModelEntry(mobilenet.mobilenet, deep=True),
+    "mobilenet_v2": ModelEntry(mobilenet.mobilenet_v2, deep=True),
 }
 
 

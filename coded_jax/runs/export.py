@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +34,10 @@ from coded_jax.runs.workdir import write_atomically
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
+NO_LOCATIONS = {
+    "jax_include_full_tracebacks_in_locations": True,  # else the limit has no say
+    "jax_traceback_in_locations_limit": 0,
+}
 
 
 def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -> bytes:
@@ -81,12 +85,16 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
         return logits.reshape(-1, *logits.shape[2:])
 
     (b,) = jax.export.symbolic_shape("b")
-    arguments = (
-        jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype),
-        jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_),
+    images = jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype)
+    available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
+    lower = lambda f: jax.export.export(jax.jit(f), platforms=platforms)(
+        images, available
     )
-    lower = lambda f: jax.export.export(jax.jit(f), platforms=platforms)(*arguments)
-    with _no_source_locations():
+    with contextlib.ExitStack() as restored:
+        # No files and lines of the functions in what JAX lowers.
+        for name, value in NO_LOCATIONS.items():
+            restored.callback(jax.config.update, name, getattr(jax.config, name))
+            jax.config.update(name, value)
         try:
             exported = lower(coded_inference)
         except TypeError as error:
@@ -137,23 +145,3 @@ def save(
             f"({error.strerror or error})"
         ) from error
     return file
-
-
-@contextlib.contextmanager
-def _no_source_locations() -> Iterator[None]:
-    """Keeps the files and lines of the functions out of what JAX lowers."""
-    settings = {
-        "jax_include_full_tracebacks_in_locations": True,  # else the limit has no say
-        "jax_traceback_in_locations_limit": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-
-    def update(values: dict[str, int]) -> None:
-        for name, value in values.items():
-            jax.config.update(name, value)
-
-    update(settings)
-    try:
-        yield
-    finally:
-        update(before)

@@ -40,13 +40,17 @@ RECORD = "base.json"
 """Says how the base model was trained, and what it reaches."""
 
 
+def _cast(variables: PyTree, before: Any, after: Any) -> PyTree:
+    """Returns arrays of `before` as arrays of `after`, and others as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(after) if x.dtype == before else x, variables
+    )
+
+
 def halved(variables: PyTree) -> PyTree:
     """Returns variables as they come back from a folder: rounded to float16."""
-    return jax.tree.map(lambda x: _half(x).astype(x.dtype), variables)
-
-
-def _half(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.float16) if x.dtype == jnp.float32 else x
+    half = _cast(variables, jnp.float32, jnp.float16)
+    return _cast(half, jnp.float16, jnp.float32)
 
 
 def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
@@ -67,7 +71,7 @@ def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
     lines = (folder / FLAGS).read_text().splitlines()
     lines = [line for line in lines if not line.startswith("--workdir=")]
     write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
-    save_variables(folder, jax.tree.map(_half, variables))
+    save_variables(folder, _cast(variables, jnp.float32, jnp.float16))
     fits = (folder / VARIABLES).exists()
     require("variables", type(variables).__name__, fits, "nested dicts of real arrays")
     write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -95,19 +99,14 @@ class Kept(NamedTuple):
 def read(folder: Path, name: str = "base_dir") -> Kept:
     """Returns the base model of a folder.
 
-    Args:
-      folder: of `keep`.
-      name: of the argument that it was given as.
-
     Raises:
       ValueError: a file is damaged or missing.
     """
-    whole = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
     try:
         record = json.loads((folder / RECORD).read_text())
         score = float(record["base"]["validation_accuracy"])
         seconds = float(record["timing"]["seconds"]["base"])
-        variables = jax.tree.map(whole, read_variables(folder))
+        variables = _cast(read_variables(folder), jnp.float16, jnp.float32)
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
         variables = None
     accepted = f"a folder whose {RECORD} and {VARIABLES} are not damaged"
@@ -155,11 +154,7 @@ def take(base_folder: Path, folder: Path, regime: Regime, examples: int) -> None
     """Puts a base model that is kept into a run's folder, as if trained there just now;
     all processes at the same time.
 
-    Args:
-      base_folder: of `keep`.
-      folder: the workdir of the run; left as it is where it has checkpoints of a base.
-      regime: of the run's base model.
-      examples: of the training split.
+    A folder that has checkpoints of a base model is left as it is.
     """
     target = checkpoint_folder(folder, BASE)
     missing = processes.is_lead() and not target.exists()

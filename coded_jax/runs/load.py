@@ -165,13 +165,6 @@ def best_params(
 ) -> PyTree:
     """Restores the best parameters of one phase of a finished run.
 
-    Args:
-      folder: the workdir.
-      results: the content of its `results.json`.
-      phase: `BASE`, `CODE` or the name of a baseline, see `workdir.phase_of`.
-      regime: that the phase was trained with.
-      init: `key -> params` of that phase.
-
     Raises:
       ValueError: the checkpoint is damaged or missing.
     """

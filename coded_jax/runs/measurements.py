@@ -75,12 +75,6 @@ def measure_codes(
     `keep_measured` is off or the code has uncommitted changes. The confidence of
     classes is studied under the run's own losses alone.
 
-    Args:
-      experiment: the run.
-      frozen: variables of the base model.
-      codes: the trained ones, for every seed, by name.
-      watch: shows it, and may stop it.
-
     Raises:
       Interrupted: the run was asked to stop.
       OSError: the workdir can no longer be written to.
@@ -99,15 +93,17 @@ def measure_codes(
     bar = watch.table.begin("evaluation", len(kinds) * sum(map(len, codes.values())))
     outcomes = {losses: {name: [] for name in codes} for losses in kinds}
     studies = {name: [] for name in codes}
-    seconds, ready = 0.0, 0
-    for name, seed, losses in [
+    seconds = 0.0
+    every = [
         (name, seed, losses)
         for name, seeds in codes.items()
         for seed in range(len(seeds))
         for losses in kinds
-    ]:
+    ]
+    for ready, (name, seed, losses) in enumerate(every, 1):
         params = codes[name][seed].params
-        file = digest = kept = None
+        studied = losses == config.stage_losses
+        file, digest, kept = None, "", None
         if of_all is not None and experiment.folder:
             phase = workdir.phase_of(name, seed)
             file = workdir.measured_file(experiment.folder, phase, losses)
@@ -115,11 +111,10 @@ def measure_codes(
             texts = [of_all, str(patterns), losses, name, function]
             digest = fingerprints.digest(texts, jax.tree.leaves(params))
             kept = read(file, digest)
-        ready += 1
         if processes.any_process(kept is None) or kept is None:
             begun, study = time.perf_counter(), {}
             code = TrainedPipeline(experiment.pipelines[name], frozen, params)
-            if losses == config.stage_losses and not experiment.dataset.values:
+            if studied and not experiment.dataset.values:
                 accuracies, study = confidence.study(
                     code, validation, scored, patterns, losses
                 )
@@ -127,13 +122,13 @@ def measure_codes(
                 model = CodedModel(*code)
                 _, accuracies = measure_parts(model, [part], patterns, losses)
             kept = Measured(accuracies, study, time.perf_counter() - begun)
-            if file is not None and digest is not None:
+            if file is not None:
                 write(file, digest, kept)
             watch.table.advance(bar)
         else:
             watch.table.go_on(bar, ready)
         outcomes[losses][name].append(kept.patterns)
-        if losses == config.stage_losses:
+        if studied:
             studies[name].append(kept.confidence)
         seconds += kept.seconds
         if processes.any_process(watch.stop()):

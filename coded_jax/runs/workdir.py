@@ -251,13 +251,7 @@ def measured_file(folder: Path, phase: str, losses: str) -> Path:
 
 
 def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:
-    """Copies a phase's checkpoints into a workdir that has none: whole, or not at all.
-
-    Args:
-      source: the workdir that has them.
-      folder: the workdir that is to have them.
-      phase: see `checkpoint_folder`.
-    """
+    """Copies a phase's checkpoints into a workdir that has none: whole, or not at all."""
     target = checkpoint_folder(folder, phase)
     if target.exists():
         return

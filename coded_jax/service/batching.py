@@ -97,7 +97,7 @@ class Request:
             self.fail(error)
 
 
-class Part(NamedTuple):
+class RequestPart(NamedTuple):
     """Images of a request that are computed at once.
 
     Attributes:
@@ -124,18 +124,18 @@ class Line:
 
     def __init__(self, most: int | None = None, wait: float = 0.0) -> None:
         self._most, self._wait = most, wait
-        self._parts: deque[Part] = deque()
+        self._parts: deque[RequestPart] = deque()
         self._changed = threading.Condition()
         self._taking = threading.Lock()
         self._closed = False
 
-    def put(self, parts: Sequence[Part]) -> None:
+    def put(self, parts: Sequence[RequestPart]) -> None:
         """Lets parts wait."""
         with self._changed:
             self._parts.extend(parts)
             self._changed.notify_all()
 
-    def take(self) -> list[Part]:
+    def take(self) -> list[RequestPart]:
         """Takes the first part, and those that are joined to it; none if none waits.
 
         It waits for parts that may be joined.
@@ -150,7 +150,7 @@ class Line:
                     break
             return taken
 
-    def close(self) -> list[Part]:
+    def close(self) -> list[RequestPart]:
         """Takes all parts, and lets nobody wait for others any more."""
         with self._changed:
             self._closed = True
@@ -159,7 +159,7 @@ class Line:
             self._changed.notify_all()
             return left
 
-    def _may_join(self, taken: list[Part]) -> bool:
+    def _may_join(self, taken: list[RequestPart]) -> bool:
         """Returns whether the next part can be joined, or one that has not arrived."""
         if self._most is None:
             return False
@@ -171,7 +171,7 @@ class Line:
         return alike and len(self._parts[0].images) <= room
 
 
-def responses_of(parts: Sequence[Part], response: Response) -> list[Response]:
+def responses_of(parts: Sequence[RequestPart], response: Response) -> list[Response]:
     """Divides the response to a batch among its parts."""
     ends = np.cumsum([len(part.images) for part in parts])
     return [

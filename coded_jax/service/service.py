@@ -16,7 +16,7 @@ import numpy as np
 from coded_jax.checks import first_line, require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import batching
-from coded_jax.service.batching import Line, Part, Request
+from coded_jax.service.batching import Line, Request, RequestPart
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
@@ -155,7 +155,7 @@ class Service:
         own_images = np.split(images.copy(), np.cumsum(sizes)[:-1])
         self._line.put(
             [
-                Part(request, i, next(self._numbers), own)
+                RequestPart(request, i, next(self._numbers), own)
                 for i, own in enumerate(own_images)
             ]
         )
@@ -309,7 +309,7 @@ class Service:
                 for part in parts:
                     self._fail(part.request, error)
 
-    def _compute(self, parts: list[Part]) -> list[list[Part]]:
+    def _compute(self, parts: list[RequestPart]) -> list[list[RequestPart]]:
         """Computes parts as one batch, by the earliest of their deadlines.
 
         Returns:
@@ -345,7 +345,7 @@ class Service:
                 self._answer(part, own, begun - part.request.begun)
         return [later] if response.degraded else []
 
-    def _answer(self, part: Part, response: Response, queued: float) -> None:
+    def _answer(self, part: RequestPart, response: Response, queued: float) -> None:
         request = part.request
         total = time.monotonic() - request.begun
         seconds = {"queue": queued, **response.seconds, "total": total}

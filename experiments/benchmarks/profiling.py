@@ -51,7 +51,9 @@ class Timing(NamedTuple):
     calls: int
 
 
-def measure(jobs: dict[str, Job], seconds: float, rounds: int = 7) -> dict[str, Timing]:
+def time_jobs(
+    jobs: dict[str, Job], seconds: float, rounds: int = 7
+) -> dict[str, Timing]:
     """Times jobs in turns, so that a disturbance of the machine meets all of them.
 
     Args:

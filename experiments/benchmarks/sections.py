@@ -179,7 +179,7 @@ def times(bench: Bench, subject: Subject, m: Measurement) -> list[Row]:
         own = {"subject": m.label, "job": job, "batch": m.batch}
         calls = {name: prepared[job].job for name, prepared in made.items()}
         settings = bench.settings
-        timings = profiling.measure(calls, settings.seconds, settings.rounds)
+        timings = profiling.time_jobs(calls, settings.seconds, settings.rounds)
         for name, timing in timings.items():
             prepared = made[name][job]
             of_step = 1e3 / prepared.steps

@@ -264,7 +264,7 @@ def mobilenet(job: Job) -> tuple[list[nn.Module], nn.Module]:
 NETWORKS = {f.__name__: f for f in (lenet5, vgg16, resnet18, mobilenet)}
 
 
-class Network(nn.Module):
+class TorchNetwork(nn.Module):
     """A base model: uint8 `[B, H, W, C]` to logits."""
 
     def __init__(self, job: Job) -> None:
@@ -377,7 +377,7 @@ class Coded(nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.job = job
-        self.network = Network(job).requires_grad_(False)
+        self.network = TorchNetwork(job).requires_grad_(False)
         self.codes = nn.ModuleList(Code(job, stage) for stage in job.stages)
         first = [stage.blocks[0] - 1 for stage in job.stages]
         last = [0, *(stage.blocks[1] for stage in job.stages)]

@@ -171,7 +171,7 @@ def code_of(content: Content) -> str:
     return f"{network_of(content)}, {codecs}"
 
 
-def measure(name: str) -> Callable[[Row], str]:
+def percentage(name: str) -> Callable[[Row], str]:
     """Returns the cell of a measure in percent, `-` where there is none."""
     in_percent = lambda value: NONE if value is None else percent(value)
     return lambda row: in_percent(row.measures[name])
@@ -192,19 +192,19 @@ CHECKS: Columns = {
     **CODE,
     "wrong result": lambda x: x.name,
     "found": found_text,
-    "in the worst result": measure("worst"),
-    "named": measure("named"),
-    "named wrongly": measure("misnamed"),
-    "believed": measure("believed"),
-    "left out": measure("left_out"),
+    "in the worst result": percentage("worst"),
+    "named": percentage("named"),
+    "named wrongly": percentage("misnamed"),
+    "believed": percentage("believed"),
+    "left out": percentage("left_out"),
     "never there": lambda x: percent(x.content["right"]),
-    "unnoticed": measure("unnoticed"),
+    "unnoticed": percentage("unnoticed"),
 }
 FALSE_ALARMS: Columns = {
     **CODE,
     "results lost": lambda x: x.name,
-    "false alarms, mean": measure("mean"),
-    "worst": measure("worst"),
+    "false alarms, mean": percentage("mean"),
+    "worst": percentage("worst"),
     "target": lambda x: "met" if x.measures["worst"] <= MOST_FALSE else "**missed**",
 }
 TIMES: Columns = {
@@ -219,9 +219,9 @@ LOCATOR: Columns = {
     "network": lambda x: network_of(x.content),
     "images together, workers": lambda x: "{k}, {workers}".format(**x.content),
     "wrong result": lambda x: x.name,
-    "named": measure("named"),
-    "believed": measure("believed"),
-    "left out": measure("left_out"),
+    "named": percentage("named"),
+    "believed": percentage("believed"),
+    "left out": percentage("left_out"),
     "never there": lambda x: percent(x.content["right"]),
     "always left out": lambda x: percent(x.content["always_located"]),
     "base": lambda x: percent(x.content["base"]),

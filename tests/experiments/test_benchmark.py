@@ -101,13 +101,13 @@ def test_jobs_take_turns_and_slow_ones_have_fewer_rounds(monkeypatch):
         now[0] += calls * seconds
 
     jobs = {"a": functools.partial(job, "a", 1), "b": functools.partial(job, "b", 0.25)}
-    timings = profiling.measure(jobs, seconds=4, rounds=4)
+    timings = profiling.time_jobs(jobs, seconds=4, rounds=4)
     # One call, and one to wake the threads before several.
     assert order[-12:] == ["b", "bbbb", "a", "a", "b", "bbbb"] * 2
     assert timings["a"] == profiling.Timing(1.0, (1.0, 1.0), 1.0, 4, 1)
     assert timings["b"] == profiling.Timing(0.25, (0.25, 0.25), 0.25, 4, 4)
     slow = {"slow": functools.partial(job, "s", 10.0)}
-    assert profiling.measure(slow, seconds=1, rounds=7)["slow"].rounds == 3
+    assert profiling.time_jobs(slow, seconds=1, rounds=7)["slow"].rounds == 3
 
 
 def row(framework, ms, subject="lenet5_conv", job=CODE, batch=64, **fields):
@@ -192,7 +192,7 @@ def test_a_small_run(tmp_path, capsys, busy):
     batches = {"train_batches": (8,), "inference_batches": (1,)}
     few = Settings(subjects=("lenet5_cheap",), seconds=0.01, rounds=2, **batches)
     watch = machine.Watch(meter(1.5 * busy), allow=busy)
-    benchmark.measure(
+    benchmark.run_benchmark(
         dataclasses.replace(few, torch_compile=False), tmp_path / "new", watch
     )
     shown = capsys.readouterr().out

@@ -8,8 +8,8 @@ import pytest
 
 from coded_jax.service.batching import (
     Line,
-    Part,
     Request,
+    RequestPart,
     lengths,
     padded,
     responses_of,
@@ -34,7 +34,7 @@ def test_parts_fit_into_the_sizes(images):
 def part(images=1, without=(), begun=None, end=NEVER):
     begun = time.monotonic() if begun is None else begun
     request = Request(begun, end, without, 1)
-    return Part(request, 0, 0, np.zeros((images, 1, 1, 1), np.uint8))
+    return RequestPart(request, 0, 0, np.zeros((images, 1, 1, 1), np.uint8))
 
 
 def test_parts_that_wait_are_joined_up_to_the_most():
