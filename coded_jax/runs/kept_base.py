@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from coded_jax.runs.config import BaseConfig, Config
 from coded_jax.runs.phases import BASE, Regime
 from coded_jax.runs.workdir import (
     FLAGS,
-    RunFlags,
     absolute,
     checkpoint_folder,
     open_workdir,
@@ -65,8 +64,7 @@ def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
     Raises:
       ValueError: the folder has another base model, or cannot be written to.
     """
-    flags = RunFlags(config.base.to_flags(), {}, Config().to_flags())
-    folder = open_workdir(folder, flags, name="base_dir")
+    folder = open_workdir(folder, config.base.to_flags(), name="base_dir")
     # It is where it is, on any machine.
     lines = (folder / FLAGS).read_text().splitlines()
     lines = [line for line in lines if not line.startswith("--workdir=")]
@@ -175,8 +173,16 @@ def save_variables(folder: Path, variables: PyTree) -> None:
 
     Of others the structure could not be restored; `load` is then given them anew.
     """
-    arrays = dict(_by_path(variables, ()))
-    if any(array is None for array in arrays.values()):
+    arrays = {}
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        names = [getattr(key, "key", None) for key in path]
+        dtype = leaf.dtype
+        # NumPy has neither keys nor bfloat16.
+        extended = jnp.issubdtype(dtype, jax.dtypes.extended)
+        if extended or dtype.kind not in "biufc" or {*map(type, names)} != {str}:
+            return
+        arrays[json.dumps(names)] = np.asarray(leaf)
+    if jax.tree.structure(_nested(arrays)) != jax.tree.structure(variables):
         return
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -187,26 +193,17 @@ def read_variables(folder: Path) -> PyTree | None:
     """Returns the variables that a workdir holds; None if there are none."""
     if not (folder / VARIABLES).exists():
         return None
-    variables: dict[str, Any] = {}
     with np.load(folder / VARIABLES, allow_pickle=False) as stored:
-        for path in stored.files:
-            *outer, name = json.loads(path)
-            node = variables
-            for key in outer:
-                node = node.setdefault(key, {})
-            node[name] = jnp.asarray(stored[path])
+        return jax.tree.map(jnp.asarray, _nested(stored))
+
+
+def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns nested dicts of arrays whose names are their paths, as JSON."""
+    variables: dict[str, Any] = {}
+    for path, array in arrays.items():
+        *outer, name = json.loads(path)
+        node = variables
+        for key in outer:
+            node = node.setdefault(key, {})
+        node[name] = array
     return variables
-
-
-def _by_path(tree: PyTree, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """Yields `(path as JSON, array)`, with None for what cannot be stored."""
-    if type(tree) is dict and tree and all(type(key) is str for key in tree):
-        for key, value in tree.items():
-            yield from _by_path(value, (*path, key))
-        return
-    leaf: Any = tree
-    is_plain = lambda dtype: (  # NumPy has neither keys nor bfloat16
-        not jnp.issubdtype(dtype, jax.dtypes.extended) and dtype.kind in "biufc"
-    )
-    stored = path and isinstance(leaf, jax.Array) and is_plain(leaf.dtype)
-    yield json.dumps(path), np.asarray(leaf) if stored else None

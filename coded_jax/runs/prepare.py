@@ -30,7 +30,6 @@ from coded_jax.runs.workdir import (
     CHECKPOINTS,
     MEASURED,
     Places,
-    RunFlags,
     absolute,
     open_workdir,
 )
@@ -216,13 +215,20 @@ def _require_answers(
 
 def _open_folders(config: Config, places: Places, marks: dict[str, str]) -> None:
     """Makes or takes up the workdir, and the folder that has the base model."""
-    lead, defaults = processes.is_lead(), Config().to_flags()
+    lead = processes.is_lead()
     if places.base_dir is not None:
-        elsewhere = places._replace(base_dir=None).to_flags()
-        base_flags = RunFlags(config.base.to_flags(), elsewhere, defaults)
-        open_workdir(places.base_dir, base_flags, write=lead, name="base_dir")
+        open_workdir(
+            places.base_dir,
+            config.base.to_flags(),
+            places=places._replace(base_dir=None).to_flags(),
+            write=lead,
+            name="base_dir",
+        )
     of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
-    fixed = config.to_flags() | of_user
-    kernels = lowering.convolutions() if jax.default_backend() == "cpu" else ""
-    flags = RunFlags(fixed, places.to_flags(), defaults, kernels)
-    open_workdir(places.workdir, flags, write=lead)
+    open_workdir(
+        places.workdir,
+        config.to_flags() | of_user,
+        places=places.to_flags(),
+        kernels=lowering.convolutions() if jax.default_backend() == "cpu" else "",
+        write=lead,
+    )

@@ -32,7 +32,7 @@ from coded_jax.runs.phases import watching
 from coded_jax.runs.prepare import Experiment, prepare
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.reading import base_accuracy, read_cost, total_work
-from coded_jax.runs.workdir import Places, RunFlags, absolute
+from coded_jax.runs.workdir import Places, absolute
 from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
 
@@ -122,13 +122,12 @@ def others(sweep: Sweep) -> list[str]:
 
 def require_same_flags(sweep: Sweep) -> None:
     """Raises ValueError if a cell's folder was made with other settings."""
-    defaults = Config().to_flags()
     for cell in sweep.cells:
         if (folder := sweep.workdir(cell)).exists():
             # A run adds the digest of images of the user's own, and checks it again.
             digest = (workdir.read_flags(folder) or {}).get("images_digest")
             asked = {"images_digest": digest} if digest else {}
-            flags = RunFlags(asked | cell.config.to_flags(), defaults=defaults)
+            flags = asked | cell.config.to_flags()
             workdir.open_workdir(folder, flags, write=False)
 
 

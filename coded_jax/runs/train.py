@@ -23,7 +23,6 @@ from coded_jax.runs import fingerprints, workdir
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.own_model import as_arrays
 from coded_jax.runs.phases import train_code, training_arrays, watching
-from coded_jax.runs.workdir import RunFlags
 from coded_jax.training import exact_targets, tasks
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.types import Dataset, PyTree, Split
@@ -154,4 +153,4 @@ def _open(
         "std": show_numbers(pipeline.examples.std),
     }
     fixed = settings.to_flags(config) | of_pipeline | of_functions
-    return workdir.open_workdir(path, RunFlags(fixed))
+    return workdir.open_workdir(path, fixed)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from coded_jax.checks import require
-from coded_jax.runs.config import RETIRED
+from coded_jax.runs.config import RETIRED, Config
 
 FLAGS = "flags.txt"
 RESULTS = "results.json"
@@ -103,38 +103,12 @@ def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
     return Path(path).expanduser().absolute()
 
 
-class RunFlags(NamedTuple):
-    """The flags of a run, as `flags.txt` keeps them: `{flag name: text}`.
-
-    Attributes:
-      fixed: all flags that fix the run, and no other.
-      places: where it runs; recorded, but free to change.
-      defaults: values of flags that the version which made a folder did not have.
-      kernels: what computes convolutions, see `lowering.convolutions`; recorded, and
-        free to change, but the numbers then differ in rounding.
-    """
-
-    fixed: dict[str, str]
-    places: dict[str, str] = {}
-    defaults: dict[str, str] = {}
-    kernels: str = ""
-
-    def text(self, folder: Path) -> str:
-        """Returns the content of `flags.txt`."""
-        header = " ".join(f"{name}=={v}" for name, v in versions().items())
-        # The absolute path: valid from any current folder.
-        flags = {"workdir": str(folder), **self.places, **self.fixed}
-        lines = [f"# {header}"]
-        if self.kernels:
-            lines.append(KERNELS + self.kernels)
-        lines += [f"--{name}={text}" for name, text in flags.items()]
-        return "\n".join(lines) + "\n"
-
-
 def open_workdir(
     path: str | os.PathLike | None,
-    flags: RunFlags,
+    flags: dict[str, str],
     *,
+    places: dict[str, str] | None = None,
+    kernels: str = "",
     write: bool = True,
     name: str = "workdir",
 ) -> Path:
@@ -142,8 +116,11 @@ def open_workdir(
 
     Args:
       path: the folder; it is made if need be.
-      flags: of the run; those of `EXTENT` may differ from those that the folder was
-        made with, and take their place.
+      flags: `{flag name: text}`, all that fix the run and no other; those of `EXTENT`
+        may differ from what the folder was made with, and take its place.
+      places: flags of where it runs; recorded, but free to change.
+      kernels: what computes convolutions, see `lowering.convolutions`; recorded, and
+        free to change, but the numbers then differ in rounding.
       write: whether this process, of several, makes the folder and the file.
       name: of the argument that the path was given as, for errors.
 
@@ -162,41 +139,49 @@ def open_workdir(
             f"{name}: {str(path)!r} holds a run without {FLAGS}; "
             "an empty or new folder is accepted"
         )
-    earlier = {**flags.defaults, **(before or {})}
-    kept = {f: text for f, text in earlier.items() if f.startswith(BASELINE_MARK)}
-    flags = flags._replace(fixed=kept | flags.fixed)
-    differing = {
-        flag
-        for flag in earlier.keys() | flags.fixed.keys()
-        if earlier.get(flag) != flags.fixed.get(flag)
-    }
-    added = {f for f in differing if f.startswith(BASELINE_MARK) and f not in earlier}
-    if before is not None and (refused := sorted(differing - added - {*EXTENT})):
+    changed = before is None
+    if before is not None:
+        marks = {f: text for f, text in before.items() if f.startswith(BASELINE_MARK)}
+        flags = marks | flags
+        # A setting that is younger than the folder had today's default then.
+        defaults = {f: x for f, x in Config().to_flags().items() if f in flags}
+        earlier = defaults | before
+        differing = {
+            flag
+            for flag in earlier.keys() | flags.keys()
+            if earlier.get(flag) != flags.get(flag)
+        }
+        added = {f for f in differing - earlier.keys() if f.startswith(BASELINE_MARK)}
         pairs = [
             f"{flag}={earlier.get(flag, 'unset')} there and "
-            f"{flags.fixed.get(flag, 'unset')} now"
-            for flag in refused
+            f"{flags.get(flag, 'unset')} now"
+            for flag in sorted(differing - added - {*EXTENT})
         ]
         if len(pairs) > MOST_SHOWN:
             pairs[MOST_SHOWN:] = [f"{len(pairs) - MOST_SHOWN} more"]
-        raise ValueError(
-            f"{name}: {str(path)!r} was made with other settings "
-            f"({', '.join(pairs)}); "
-            f"the same ones resume it, or give another {name}"
-        )
-    if write and before is not None and flags.kernels:
-        lines = (folder / FLAGS).read_text().splitlines()
-        marked = [line for line in lines if line.startswith(KERNELS)]
-        if marked and marked != [KERNELS + flags.kernels]:
-            logging.warning(
-                "%s: begun with convolutions of %s, goes on with those of %s: its "
-                "numbers are the same up to rounding",
-                folder,
-                marked[0].removeprefix(KERNELS),
-                flags.kernels,
+        if pairs:
+            raise ValueError(
+                f"{name}: {str(path)!r} was made with other settings "
+                f"({', '.join(pairs)}); "
+                f"the same ones resume it, or give another {name}"
             )
-    if write and (before is None or differing):
-        write_atomically(folder / FLAGS, flags.text(folder))
+        changed = bool(differing)
+        for line in (folder / FLAGS).read_text().splitlines():
+            if line.startswith(KERNELS) and line != KERNELS + kernels and kernels:
+                logging.warning(
+                    "%s: begun with convolutions of %s, goes on with those of %s: its "
+                    "numbers are the same up to rounding",
+                    folder,
+                    line.removeprefix(KERNELS),
+                    kernels,
+                )
+    if write and changed:
+        lines = ["# " + " ".join(f"{x}=={y}" for x, y in versions().items())]
+        lines += [KERNELS + kernels] if kernels else []
+        # The absolute path: valid from any current folder.
+        flags = {"workdir": str(folder), **(places or {}), **flags}
+        lines += [f"--{name}={text}" for name, text in flags.items()]
+        write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     return folder
 
 

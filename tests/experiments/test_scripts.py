@@ -58,7 +58,6 @@ def test_all_flagfiles(monkeypatch):
     names = {"quickstart", *nets, *(f"{net}_full" for net in nets)}
     assert names <= set(configs) and len(bases) > 5
     kept = bases["experiments/bases/mnist_lenet5"].to_flags()
-    kept = workdir.RunFlags(kept, defaults=Config().to_flags())
     workdir.open_workdir(ROOT / "experiments/bases/mnist_lenet5", kept, write=False)
 
 
