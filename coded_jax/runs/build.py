@@ -115,11 +115,18 @@ def _plan_stages(
       coded are blocks of their own; and each plan by the first and last of its blocks.
     """
     splitting, total = config.splitting, len(base.blocks)
+    coded = config.stages or ((1, total),)
+    if coded[-1][1] > total:
+        raise ValueError(
+            f"stages: block {coded[-1][1]} given, 1..{total} accepted, the blocks of "
+            f"{config.base_model}"
+        )
+    separated = isinstance(splitting, codes.ConvolutionSplit)
     blocks: list[Block] = []
     plans: dict[tuple[int, int], SplitPlan] = {}
     x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
     done = 0
-    for i, (first, last) in enumerate(coded_blocks(config, total)):
+    for i, (first, last) in enumerate(coded):
         f_conv = segment(base.blocks, first, last).f_conv
         before = segment(base.blocks, done + 1, first - 1).f_conv
         x = jax.eval_shape(before, variables, x)
@@ -140,7 +147,6 @@ def _plan_stages(
                 )
                 blocks += base.blocks[first - 1 : last]
         except ValueError as error:
-            separated = isinstance(splitting, codes.ConvolutionSplit)
             if total == 1 or (separated and config.stages is None):
                 raise
             raise ValueError(
@@ -162,15 +168,10 @@ def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) 
 def variable_shapes(
     base: BaseModel, image_shape: tuple[int, int, int], classes: int
 ) -> PyTree:
-    """Returns shapes and dtypes of the base model's variables.
-
-    Args:
-      base: the base model.
-      image_shape: `(H, W, C)`.
-      classes: of the data set.
+    """Returns shapes and dtypes of the variables of a base model for such images.
 
     Raises:
-      ValueError: the base model takes no images of that shape.
+      ValueError: it takes no images of that shape.
     """
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     return jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
@@ -188,42 +189,23 @@ def rival_pipelines(
 ) -> dict[str, Pipeline]:
     """Returns `pipeline` with each baseline in the place of its code, by name.
 
-    Args:
-      config: the settings.
-      pipeline: of `build_pipeline`.
-      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
+    The variables are those of the base model, arrays or their shapes.
 
     Raises:
       ValueError: a baseline cannot be built with these settings.
     """
-
-    def with_code(code: codes.AnyCode) -> Pipeline:
-        rival = pipeline.with_codes(
-            lambda shape, _: codes.make_code(code, shape, variables, config)
-        )
+    rivals = {}
+    for code in config.baselines:
+        if code == config.code:
+            continue
+        make = functools.partial(codes.make_code, code)
+        rival = pipeline.with_codes(lambda s, _, make=make: make(s, variables, config))
         _require_untrained(config, code, rival)
         own = any(stage.code.parity_worker for stage in rival.stages)
         coding = rival.coding._replace(parity_moves=config.parity_moves and not own)
         rival = rival._replace(coding=coding)
-        return _with_tail(config, rival, variables)
-
-    rivals = [code for code in config.baselines if code != config.code]
-    return {codes.name_of(code): with_code(code) for code in rivals}
-
-
-def coded_blocks(config: Config, blocks: int) -> tuple[tuple[int, int], ...]:
-    """Returns the first and the last block of every coded stage, counted from 1.
-
-    Raises:
-      ValueError: there are not so many blocks.
-    """
-    coded = config.stages or ((1, blocks),)
-    if coded[-1][1] > blocks:
-        raise ValueError(
-            f"stages: block {coded[-1][1]} given, 1..{blocks} accepted, the blocks of "
-            f"{config.base_model}"
-        )
-    return coded
+        rivals[codes.name_of(code)] = _with_tail(config, rival, variables)
+    return rivals
 
 
 def uncoded_pipeline(
@@ -233,10 +215,7 @@ def uncoded_pipeline(
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
-    """Builds the inference of the base model alone, image by image.
-
-    Its arguments are those of `build_pipeline`.
-    """
+    """Builds the inference of the base model alone, see `build_pipeline`."""
     base = base or make_base_model(config.base_model, config.base_width)
     whole = segment(base.blocks, 1, len(base.blocks))
     return Pipeline(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,11 +31,10 @@ from coded_jax.runs.phases import (
 )
 from coded_jax.runs.prepare import Experiment, Own, prepare
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.results import Finished
 from coded_jax.runs.workdir import Places, copy_checkpoints, write_results
 from coded_jax.staging.planning import plan_stages
 from coded_jax.training import tasks
-from coded_jax.training.loop import Fitted, fit
+from coded_jax.training.loop import Fitted
 from coded_jax.types import Block, Dataset, PyTree
 
 COMPILING = (
@@ -75,11 +75,8 @@ def run(
       OSError: the workdir can no longer be written to.
     """
     begun = time.perf_counter()
-    config, inputs, pipelines = (
-        experiment.config,
-        experiment.examples,
-        experiment.pipelines,
-    )
+    config, pipelines = experiment.config, experiment.pipelines
+    inputs = experiment.examples
     with (
         watching(experiment.folder, console, progress) as watch,
         _compile_clock() as compiling,
@@ -106,19 +103,18 @@ def run(
     # The wall time of former processes is not known, but that of their steps is.
     resumed = experiment.resumed
     seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started
+    start_up = {
+        "preparation": begun - experiment.started,
+        "compilation": sum(compiling),
+    }
     content = results.content(
-        Finished(
-            experiment,
-            base,
-            codes,
-            measured,
-            seconds=seconds,
-            start_up={
-                "preparation": begun - experiment.started,
-                "compilation": sum(compiling),
-            },
-            command=command,
-        )
+        experiment,
+        base,
+        codes,
+        measured,
+        seconds=seconds,
+        start_up=start_up,
+        command=command,
     )
     if experiment.folder and processes.is_lead():
         write_results(experiment.folder, content)
@@ -128,11 +124,8 @@ def run(
 def train_base(experiment: Experiment, watch: Watch) -> Fitted:
     """Trains the base model, in the folder that runs share if there is one, and copies
     its checkpoints into the workdir; one that is trained already is only scored."""
-    config, dataset, pipeline = (
-        experiment.config,
-        experiment.dataset,
-        experiment.uncoded,
-    )
+    config, dataset = experiment.config, experiment.dataset
+    pipeline = experiment.uncoded
     if experiment.variables is not None:
         validation = tasks.device_arrays(pipeline.mesh, dataset.validation)
         score = pattern_accuracy.base_accuracy(
@@ -141,32 +134,38 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         return Fitted(experiment.variables, score, 0, 0.0)
     folder, base_folder = experiment.folder, experiment.base_folder
     regime, examples = regime_of(config, BASE), len(dataset.train.labels)
-    begun = (base_folder, folder)
     task = tasks.base_task(
         pipeline,
         dataset,
         regime.optimizer(examples),
         augmentation=config.augmentation,
         label_smoothing=config.label_smoothing,
-        start=kept_base.start_of(config, pipeline.base, dataset, begun),
+        start=kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder)),
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
 
-    def fit_in(watch: Watch) -> Fitted:
-        extent = watch.extent(BASE, regime, pipeline)
-        with watch.log(BASE, regime, examples) as log:
-            return fit(task, {}, arrays, key, extent, observer=log, stop=watch.stop)
+    def fit_in(folder: Path | None) -> Fitted:
+        return watch._replace(folder=folder).fit(
+            task,
+            {},
+            arrays,
+            key,
+            phase=BASE,
+            regime=regime,
+            examples=examples,
+            mesh=pipeline.mesh,
+        )
 
     if folder and base_folder and base_folder != folder:
         if kept_base.is_kept(base_folder):
             kept_base.take(base_folder, folder, regime, examples)
         else:
-            fit_in(watch._replace(folder=base_folder))
+            fit_in(base_folder)
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
-    return fit_in(watch)
+    return fit_in(folder)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from rich.console import Console
 
 from coded_jax.devices import processes
@@ -135,43 +136,51 @@ class Watch(NamedTuple):
     table: LiveTable
     stop: Callable[[], bool]
 
-    def extent(self, phase: str, regime: Regime, pipeline: Pipeline) -> FitConfig:
-        """Returns the extent of a phase, with its checkpoints in the folder."""
-        directory = self.folder and checkpoint_folder(self.folder, phase)
-        return FitConfig(
-            regime.epochs,
-            regime.batch_size,
-            directory=directory,
-            mesh=pipeline.mesh,
-            products=regime.products,
-        )
-
-    def log(
+    def fit(
         self,
+        task: Task,
+        frozen: PyTree,
+        arrays: dict[str, Any],
+        keys: jax.Array,
+        *,
         phase: str,
         regime: Regime,
         examples: int,
+        mesh: Mesh | None,
         picture: Callable[[PyTree], np.ndarray] | None = None,
-    ) -> AbstractContextManager[Observer]:
-        """Returns the record of a phase, which only the lead process has.
+    ) -> Fitted:
+        """Trains one phase, from its last checkpoint on; the lead process logs it.
 
         Args:
+          task, frozen, arrays, keys: see `training.loop.fit`.
           phase: its name, see `workdir.phase_of`.
           regime: of the phase.
           examples: that it trains on.
+          mesh: of the pipeline.
           picture: see `PhaseLog`.
         """
-        if not processes.is_lead():
-            return contextlib.nullcontext(Observer())
-        return PhaseLog(
-            self.folder,
-            phase,
-            self.table,
-            steps=regime.steps(examples),
-            batch_size=regime.batch_size,
-            rate=regime.rate(examples),
-            picture=picture,
+        extent = FitConfig(
+            regime.epochs,
+            regime.batch_size,
+            directory=self.folder and checkpoint_folder(self.folder, phase),
+            mesh=mesh,
+            products=regime.products,
         )
+        log: AbstractContextManager[Observer] = contextlib.nullcontext(Observer())
+        if processes.is_lead():
+            log = PhaseLog(
+                self.folder,
+                phase,
+                self.table,
+                steps=regime.steps(examples),
+                batch_size=regime.batch_size,
+                rate=regime.rate(examples),
+                picture=picture,
+            )
+        with log as observer:
+            return fit(
+                task, frozen, arrays, keys, extent, observer=observer, stop=self.stop
+            )
 
 
 @contextlib.contextmanager
@@ -253,16 +262,17 @@ def train_code(
     others = [jax.random.fold_in(key, seed) for seed in range(1, config.seeds)]
     fitted = {}
     for phase, keys in trainings(task, jnp.stack([key, *others]), watch.folder, name):
-        with watch.log(phase, regime, examples, picture) as log:
-            fitted[phase] = fit(
-                task,
-                frozen,
-                arrays,
-                keys,
-                watch.extent(phase, regime, pipeline),
-                observer=log,
-                stop=watch.stop,
-            )
+        fitted[phase] = watch.fit(
+            task,
+            frozen,
+            arrays,
+            keys,
+            phase=phase,
+            regime=regime,
+            examples=examples,
+            mesh=pipeline.mesh,
+            picture=picture,
+        )
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 
 

@@ -121,37 +121,39 @@ def prepare(
         require("images_digest", config.images_digest, fits, accepted)
         config = dataclasses.replace(config, images_digest=digest)
     _require_examples(config, len(dataset.train.labels))
-    normalised = {"mean": dataset.mean, "std": dataset.std, "mesh": mesh}
-    normalised["base"] = own and own.base
-    uncoded = uncoded_pipeline(config, **normalised)
-    pipeline = build_pipeline(
-        config, dataset.image_shape, dataset.classes, **normalised
-    )
+    base, mean, std = own and own.base, dataset.mean, dataset.std
+    uncoded = uncoded_pipeline(config, mean, std, mesh, base)
     uncoded = uncoded.with_values(dataset.values)
-    pipeline = pipeline.with_values(dataset.values)
-    shapes = variable_shapes(pipeline.base, dataset.image_shape, dataset.classes)
+    shape, classes = dataset.image_shape, dataset.classes
+    pipeline = build_pipeline(
+        config, shape, classes, mean=mean, std=std, mesh=mesh, base=base
+    ).with_values(dataset.values)
+    shapes = variable_shapes(pipeline.base, shape, classes)
     _require_answers(config, dataset, uncoded.base, shapes)
     rivals = rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         # Where no ReLU ends a stage, random weights show it as well as trained ones.
-        key = jax.random.key(config.seed)
-        drawn = pipeline.base.init(key, dataset.image_shape, dataset.classes)
+        drawn = pipeline.base.init(jax.random.key(config.seed), shape, classes)
         images = dataset.train.images[: exact_targets.CHUNK]
         # Each process by itself: another one may have failed already.
         alone = pipeline._replace(mesh=None)
         exact_targets.require_nonnegative(alone, drawn, images)
     folder = None if places.workdir is None else absolute(places.workdir)
-    base_folder = places.base_folder() or folder
+    base_folder = folder
+    if places.base_dir is not None:
+        base_folder = absolute(places.base_dir, "base_dir")
+        accepted = "another folder than the workdir, or none,"
+        require("base_dir", str(places.base_dir), base_folder != folder, accepted)
     kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder))
     if base_folder and kept_base.is_kept(base_folder):
         kept_base.read(base_folder)
     marks = dict(own.fingerprints) if own else {}
     if callable(config.code):
         marks["code"] = fingerprints.of_codes(pipeline, shapes)
-    functions = {name_of(code) for code in config.baselines if callable(code)}
-    for name, rival in rivals.items():
-        if name in functions:
-            marks[f"baseline_{name}"] = fingerprints.of_codes(rival, shapes)
+    for code in config.baselines:
+        if callable(code) and (rival := rivals.get(name_of(code))):
+            mark = fingerprints.of_codes(rival, shapes)
+            marks[f"baseline_{name_of(code)}"] = mark
     if folder:
         _open_folders(config, places, marks)
     return Experiment(

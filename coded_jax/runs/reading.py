@@ -11,7 +11,6 @@ from coded_jax.codes import LearnedConfig
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.inference.costs import Cost
 from coded_jax.runs.config import tuples
-from coded_jax.types import Code
 
 ROUNDING = 5e-4
 """Largest difference of an accuracy between two machines, whose sums have another
@@ -105,11 +104,6 @@ class RecoveryRule(NamedTuple):
     systematic: bool
     suffices: str
     answers_always: bool
-
-
-def recovery_of(code: Code) -> RecoveryRule:
-    """Returns the rule of a code, which `results.json` keeps."""
-    return RecoveryRule(code.systematic, code.quorum.name, code.traits.answers_always)
 
 
 def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from coded_jax.codes import ImageSplit
 from coded_jax.cpu_kernels import lowering
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, summarise
 from coded_jax.inference import costs
-from coded_jax.runs import provenance, reading, workdir
+from coded_jax.runs import provenance, workdir
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.measurements import MeasuredCodes
@@ -26,10 +26,20 @@ from coded_jax.training.loop import Fitted
 from coded_jax.types import PyTree
 
 
-class Finished(NamedTuple):
-    """A run that has ended.
+def content(
+    experiment: Experiment,
+    base: Fitted,
+    codes: dict[str, list[Fitted]],
+    measured: MeasuredCodes,
+    *,
+    seconds: dict[str, float],
+    start_up: dict[str, float],
+    command: str,
+) -> dict[str, Any]:
+    """Returns the content of `results.json`, in the layout that "Files of a run" in
+    `docs/guides/train.md` gives.
 
-    Attributes:
+    Args:
       experiment: that has run.
       base: the base model.
       codes: the code, as `"code"`, and each baseline by name, for every seed.
@@ -38,25 +48,8 @@ class Finished(NamedTuple):
       start_up: seconds of checks and data before it, and of compilation within it.
       command: that ran it.
     """
-
-    experiment: Experiment
-    base: Fitted
-    codes: dict[str, list[Fitted]]
-    measured: MeasuredCodes
-    seconds: dict[str, float]
-    start_up: dict[str, float]
-    command: str
-
-
-def content(run: Finished) -> dict[str, Any]:
-    """Returns the content of `results.json`, in the layout that "Files of a run" in
-    `docs/guides/train.md` gives."""
-    experiment, frozen = run.experiment, run.base.params
-    config, dataset, pipeline = (
-        experiment.config,
-        experiment.dataset,
-        experiment.pipeline,
-    )
+    config, dataset = experiment.config, experiment.dataset
+    pipeline, frozen = experiment.pipeline, base.params
     mesh = pipeline.mesh
     devices = mesh.devices.flatten().tolist() if mesh else jax.devices()[:1]
     on_cpu = jax.default_backend() == "cpu"
@@ -64,9 +57,9 @@ def content(run: Finished) -> dict[str, Any]:
     input_shape = (height * pipeline.images_per_input, width, channels)
     stages = costs.stage_costs(pipeline, frozen, input_shape)
     first = pipeline.stages[0].plan
-    outcomes, studies = run.measured.outcomes, run.measured.confidence
+    outcomes, studies = measured.outcomes, measured.confidence
     rivals = {name: seeds for name, seeds in outcomes.items() if name != CODE}
-    seeds = run.codes[CODE]
+    seeds = codes[CODE]
     trained_seconds = sum(fitted.seconds for fitted in seeds)
     images = sum(fitted.steps for fitted in seeds) * config.batch_size
     images_per_second = None
@@ -75,8 +68,8 @@ def content(run: Finished) -> dict[str, Any]:
     rounded = lambda times: {name: round(value, 2) for name, value in times.items()}
     return {
         "config": config.to_json(),
-        "command": run.command,
-        "provenance": provenance.collect(run.command, config.to_flags(), devices),
+        "command": command,
+        "provenance": provenance.collect(command, config.to_flags(), devices),
         "versions": {"python": platform.python_version(), **workdir.versions()},
         "machine": {
             "device": jax.devices()[0].device_kind,
@@ -87,8 +80,8 @@ def content(run: Finished) -> dict[str, Any]:
         },
         "seed": config.seed,
         "steps": {
-            BASE: run.base.steps,
-            **{name: fitted[0].steps for name, fitted in run.codes.items()},
+            BASE: base.steps,
+            **{name: fitted[0].steps for name, fitted in codes.items()},
         },
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
@@ -98,8 +91,8 @@ def content(run: Finished) -> dict[str, Any]:
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": experiment.fingerprints,
         "base": {
-            "validation_accuracy": run.base.score,
-            f"{config.evaluated}_accuracy": float(run.measured.base_accuracy),
+            "validation_accuracy": base.score,
+            f"{config.evaluated}_accuracy": float(measured.base_accuracy),
             "numbers": sum(x.size for x in jax.tree.leaves(frozen)),
         },
         "code": {"validation_accuracy": [fitted.score for fitted in seeds]},
@@ -128,7 +121,11 @@ def content(run: Finished) -> dict[str, Any]:
         },
         **_exact_rival(experiment, frozen),
         "recovery": {
-            name: reading.recovery_of(coded.stages[0].code)._asdict()
+            name: {
+                "systematic": coded.stages[0].code.systematic,
+                "suffices": coded.stages[0].code.quorum.name,
+                "answers_always": coded.stages[0].code.traits.answers_always,
+            }
             for name, coded in experiment.pipelines.items()
         },
         "patterns": _patterns(outcomes[CODE]),
@@ -144,7 +141,7 @@ def content(run: Finished) -> dict[str, Any]:
         },
         "other_stage_losses": {
             losses: {name: summarise(of_seeds) for name, of_seeds in others.items()}
-            for losses, others in run.measured.others.items()
+            for losses, others in measured.others.items()
         },
         "confidence": studies[CODE],
         "confidence_of_baselines": {
@@ -158,8 +155,8 @@ def content(run: Finished) -> dict[str, Any]:
             "resumed": experiment.resumed,
             "train_images_per_second": images_per_second
             and round(images_per_second, 1),
-            "seconds": rounded(run.seconds),
-            "start_up": rounded(run.start_up),
+            "seconds": rounded(seconds),
+            "start_up": rounded(start_up),
         },
     }
 
@@ -180,18 +177,14 @@ def _exact_rival(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
         parity_moves=config.parity_moves,
         baselines=(),
     )
+    base, shape = experiment.uncoded.base, dataset.image_shape
     try:
         pipeline = build_pipeline(
-            exact,
-            dataset.image_shape,
-            dataset.classes,
-            mean=dataset.mean,
-            std=dataset.std,
-            base=experiment.uncoded.base,
+            exact, shape, dataset.classes, dataset.mean, dataset.std, base=base
         )
     except ValueError:
         return {}
-    cost = costs.cost_of(pipeline, frozen, dataset.image_shape)
+    cost = costs.cost_of(pipeline, frozen, shape)
     return {"costs_of_exact_code": cost.to_json()}
 
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from coded_jax.checks import require
 from coded_jax.runs.config import RETIRED, Config
 
 FLAGS = "flags.txt"
@@ -55,20 +54,6 @@ class Places(NamedTuple):
     mesh: tuple[int, int] | None = None
     base_dir: str | os.PathLike | None = None
 
-    def base_folder(self) -> Path | None:
-        """Returns the absolute path of `base_dir`; None without one.
-
-        Raises:
-          ValueError: it is the workdir.
-        """
-        if self.base_dir is None:
-            return None
-        folder = absolute(self.base_dir, "base_dir")
-        differs = folder != absolute(self.workdir)
-        accepted = "another folder than the workdir, or none,"
-        require("base_dir", os.fspath(self.base_dir), differs, accepted)
-        return folder
-
     def to_flags(self) -> dict[str, str]:
         """Returns `{flag name: text}` of what is not None, without the workdir."""
         folders = {"data_dir": self.data_dir, "base_dir": self.base_dir}
@@ -89,11 +74,7 @@ PLACES = Places._fields
 
 
 def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
-    """Returns the absolute path of a folder.
-
-    Args:
-      path: relative to the current folder, or with `~`.
-      name: of the argument that it was given as, for errors.
+    """Returns the absolute path of a folder; `name` is its argument, for errors.
 
     Raises:
       ValueError: it is no path, or the empty string, which would be the current folder.
@@ -236,7 +217,7 @@ def measured_file(folder: Path, phase: str, losses: str) -> Path:
 
 
 def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:
-    """Copies a phase's checkpoints into a workdir that has none: whole, or not at all."""
+    """Copies a phase's checkpoints, whole, into a workdir that has none."""
     target = checkpoint_folder(folder, phase)
     if target.exists():
         return
