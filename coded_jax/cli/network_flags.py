@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from coded_jax.checks import require, require_sizes
 from coded_jax.cli.command_line import image_shape_of
 from coded_jax.cli.whole_networks import call_named
 from coded_jax.codes.config import STAGES
-from coded_jax.latency.partitions import Stages
 from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.runs.build import variable_shapes
@@ -90,31 +90,18 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     if BASE_ACCURACY.value is not None:
         accuracy = BASE_ACCURACY.value / 100
     drop = None if GIVEN_DROP.value is None else GIVEN_DROP.value / 100
-    stages = _stages(len(base.blocks))
+    stages, text = None, STAGES_OF_CODE.value
+    if text is not None:
+        given = GIVEN_DROP.value is not None
+        require("stages", text, given, "none without --given_drop")
+        with contextlib.suppress(ValueError):
+            stages = Config(stages=STAGES.parse(text)).stages
+        fits = stages is not None and stages[-1][1] <= len(base.blocks)
+        accepted = f"{STAGES.text}, one after another, in 1..{len(base.blocks)},"
+        require("stages", text, fits, accepted)
     return name, cnn_of(
         base, variables, shape, accuracy=accuracy, drop=drop, stages=stages
     )
-
-
-def _stages(blocks: int) -> Stages | None:
-    """Returns the stages of learned codes of a network; None if none are given."""
-    text = STAGES_OF_CODE.value
-    if text is None:
-        return None
-    given = GIVEN_DROP.value is not None
-    require("stages", text, given, "none without --given_drop")
-    try:
-        stages = STAGES.parse(text)
-    except ValueError:
-        stages = ()
-    before = [0, *(last for _, last in stages)]
-    fits = bool(stages) and all(
-        end < first <= last <= blocks
-        for end, (first, last) in zip(before, stages, strict=False)
-    )
-    accepted = f"{STAGES.text}, one after another, in 1..{blocks},"
-    require("stages", text, fits, accepted)
-    return stages
 
 
 def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:

@@ -37,12 +37,8 @@ def of_network(
 
 
 def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
-    """Returns 16 hexadecimal digits for a pipeline's codes.
-
-    Args:
-      pipeline: with the codes.
-      variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
-    """
+    """Returns 16 hexadecimal digits for a pipeline's codes; of the base model's
+    variables only shapes matter."""
     texts, constants = [], []
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     for stage in pipeline.stages:

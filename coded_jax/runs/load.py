@@ -61,7 +61,15 @@ def load(
     """
     folder = absolute(path)
     results = workdir.read_results(folder)
-    config = _config_of(results, code)
+    fields = dict(results["config"])
+    if codes.is_code(fields["code"]):
+        require("code", code, code is None, f"none for a run of {fields['code']}")
+    else:
+        accepted = f"the function {fields['code']!r} of the run"
+        require("code", code, callable(code), accepted)
+        fields["code"] = code
+    fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
+    config = Config.from_json(fields)
     image_shape, classes = tuple(results["image_shape"]), results["classes"]
     own = config.base_model == OWN
     given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
@@ -121,19 +129,6 @@ def load(
 
 # A run that is loaded again meets the programs that were compiled for it before.
 _build_once = functools.lru_cache(maxsize=8)(build_pipeline)
-
-
-def _config_of(results: dict[str, Any], code: codes.AnyCode | None) -> Config:
-    """Returns the run's settings, with the function in the place of its name."""
-    fields = dict(results["config"])
-    if codes.is_code(fields["code"]):
-        require("code", code, code is None, f"none for a run of {fields['code']}")
-    else:
-        accepted = f"the function {fields['code']!r} of the run"
-        require("code", code, callable(code), accepted)
-        fields["code"] = code
-    fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
-    return Config.from_json(fields)
 
 
 def _require_same(

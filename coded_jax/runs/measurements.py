@@ -150,9 +150,8 @@ def measure_codes(
 def _digest(experiment: Experiment, arrays: Sequence[Any]) -> str | None:
     """Returns the digest of settings, versions, variables and images that kept
     measurements are found by; None where none are kept, by some process at least."""
-    circumstances = describe_circumstances()
-    keeps = circumstances is not None and experiment.config.keep_measured
-    if processes.any_process(not keeps) or circumstances is None:
+    keeps, circumstances = experiment.config.keep_measured, describe_circumstances()
+    if processes.any_process(not keeps or circumstances is None) or not circumstances:
         return None
     settings = experiment.config.to_flags() | experiment.fingerprints
     texts = [

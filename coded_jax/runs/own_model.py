@@ -165,14 +165,11 @@ def as_arrays(variables: PyTree) -> PyTree:
       ValueError: a leaf is neither.
     """
 
-    def array(leaf: Any) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        real = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(jnp.float32) if real else leaf
-
     try:
-        return jax.tree.map(array, variables)
+        arrays = jax.tree.map(jnp.asarray, variables)
     except TypeError as error:
         raise ValueError(
             f"variables: a pytree of arrays and numbers accepted ({first_line(error)})"
         ) from error
+    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if real(x) else x, arrays)

@@ -87,16 +87,13 @@ class Regime(NamedTuple):
 def regime_of(config: Config, phase: str) -> Regime:
     """Returns the regime of a phase: of `BASE`, or of any code."""
     if phase == BASE:
+        decay = config.base_weight_decay
         return Regime(
             epochs=config.base_epochs,
             batch_size=config.base_batch_size or config.batch_size,
             learning_rate=config.base_learning_rate or config.learning_rate,
             schedule=config.base_schedule,
-            weight_decay=(
-                config.weight_decay
-                if config.base_weight_decay is None
-                else config.base_weight_decay
-            ),
+            weight_decay=config.weight_decay if decay is None else decay,
             products=config.base_products,
             optimizer_name=config.base_optimizer,
         )
@@ -108,10 +105,6 @@ def code_regime(config: TrainConfig, recipe: str) -> Regime:
 
     The learning rate is as the recipe says, whatever the code: it falls along a cosine
     with the systematic one, and is constant with the paper's.
-
-    Args:
-      config: of the training.
-      recipe: see `LearnedConfig`.
     """
     return Regime(
         epochs=config.epochs,
@@ -302,7 +295,7 @@ def trainings(
       task: what is trained.
       keys: `[S]`, one of each seed.
       folder: of the checkpoints; None if nothing is kept.
-      name: of the code, see `workdir.phase_of`.
+      name: of the code.
 
     Yields:
       The name of the phase, and its key, or the keys of several seeds.
@@ -319,10 +312,7 @@ def trainings(
 def _trained_together(
     folder: Path, name: str, phases: list[str]
 ) -> tuple[int, int] | None:
-    """Returns the first and the last of the seeds that are trained as one `vmap`.
-
-    It is None if every seed is trained alone.
-    """
+    """Returns the first and the last seed of those that are trained as one `vmap`."""
     # A killed process may have left a checkpoint of such a training.
     for path in (folder / CHECKPOINTS).glob(f"{name}_*-*"):
         first, _, last = path.name.removeprefix(f"{name}_").partition("-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -232,10 +233,11 @@ class LiveTable(Progress):
         return table
 
 
+@dataclasses.dataclass
 class PhaseLog(Observer, AbstractContextManager):
     """Logs one phase: a row of the table, `metrics.jsonl`, TensorBoard events.
 
-    Args:
+    Attributes:
       folder: the workdir; None where nothing is kept.
       phase: its name.
       table: the run's live table.
@@ -246,31 +248,25 @@ class PhaseLog(Observer, AbstractContextManager):
         TensorBoard's writer is installed; None for none.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        phase: str,
-        table: LiveTable,
-        *,
-        steps: int,
-        batch_size: int,
-        rate: float | optax.Schedule,
-        picture: Callable[[PyTree], np.ndarray] | None = None,
-    ) -> None:
-        self._path = folder and folder / METRICS
-        self._phase = phase
-        self._table = table
-        self._steps = steps
-        self._batch_size = batch_size
-        self._rate: Any = rate if callable(rate) else lambda step: rate
-        self._picture = picture
-        self._prints = table.disable and table.prints
-        self._row = table.begin(phase, steps)
-        self._begun = time.monotonic()
+    folder: Path | None
+    phase: str
+    table: LiveTable
+    _: dataclasses.KW_ONLY
+    steps: int
+    batch_size: int
+    rate: float | optax.Schedule
+    picture: Callable[[PyTree], np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        self._path = self.folder and self.folder / METRICS
+        self._events = self.folder and _event_writer(
+            self.folder / "events" / self.phase
+        )
+        self._prints = self.table.disable and self.table.prints
+        self._row = self.table.begin(self.phase, self.steps)
+        self._begun = self._print_time = self._log_time = time.monotonic()
         self._starting = True  # until the first metrics, as the programs are compiled
-        self._events = folder and _event_writer(folder / "events" / phase)
         self._latest: dict[str, float] = {}
-        self._print_time = self._log_time = time.monotonic()
         self._log_step = 0
 
     def start(self, step: int) -> None:
@@ -279,42 +275,44 @@ class PhaseLog(Observer, AbstractContextManager):
             kept = [
                 line
                 for line in self._path.read_text(errors="replace").splitlines()
-                if _survives(line, self._phase, step)
+                if _survives(line, self.phase, step)
             ]
             write_atomically(self._path, "".join(line + "\n" for line in kept))
-        self._table.go_on(self._row, step)
+        self.table.go_on(self._row, step)
         self._log_step, self._log_time = step, time.monotonic()
         if self._prints:
             resumed = f", resumed at step {step}" if step else ""
-            self._print(f"{self._steps} steps{resumed}")
+            self._print(f"{self.steps} steps{resumed}")
 
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Records `metrics` at `step`, with the learning rate and the images/s."""
         now = time.monotonic()
-        rate = float(self._rate(min(step, self._steps - 1)))
-        metrics = {**metrics, "learning_rate": rate}
+        number = min(step, self.steps - 1)
+        rate: Any = self.rate
+        rate = rate(number) if callable(rate) else rate
+        metrics = {**metrics, "learning_rate": float(rate)}
         if SCORE not in metrics:  # else the time is that of the validation too
-            images = (step - self._log_step) * self._batch_size
+            images = (step - self._log_step) * self.batch_size
             metrics["images_per_second"] = round(images / (now - self._log_time), 1)
         self._log_step, self._log_time = step, now
-        record = {"phase": self._phase, "step": step, **metrics}
+        record = {"phase": self.phase, "step": step, **metrics}
         if self._path:
             with open(self._path, "a") as file:
                 file.write(json.dumps(record) + "\n")
         if self._events is not None:
             for name, value in metrics.items():
-                self._events.add_scalar(f"{self._phase}/{name}", value, step)
+                self._events.add_scalar(f"{self.phase}/{name}", value, step)
         if self._starting:
             self._starting = False
-            self._table.update(self._row, starting=now - self._begun)
-            self._table.go_on(self._row, step)
+            self.table.update(self._row, starting=now - self._begun)
+            self.table.go_on(self._row, step)
         self._latest.update(metrics)
         latest, by_lost = self._latest, []
         while (name := BY_LOST.format(len(by_lost))) in latest:
             by_lost.append(f"{100 * latest[name]:.2f}")
         if not by_lost and SCORE in latest:
             by_lost = [f"{100 * latest[SCORE]:.2f}"]
-        self._table.update(
+        self.table.update(
             self._row,
             completed=step,
             loss=f"{latest['loss']:.4g}",
@@ -323,24 +321,24 @@ class PhaseLog(Observer, AbstractContextManager):
             speed=f"{latest.get('images_per_second', 0):,.0f}",
         )
         overdue = now - self._print_time > QUIET_SECONDS
-        if self._prints and (step == self._steps or overdue):
+        if self._prints and (step == self.steps or overdue):
             self._print_time = now
             values = "  ".join(f"{name} {x:.4g}" for name, x in self._latest.items())
-            left = self._table.task_of(self._row).time_remaining
+            left = self.table.task_of(self._row).time_remaining
             wait = f", about {duration_text(left)} left" if left else ""
-            self._print(f"step {step} of {self._steps}{wait}  {values}")
+            self._print(f"step {step} of {self.steps}{wait}  {values}")
 
     def end_epoch(self, step: int, params: PyTree) -> None:
         """Draws the images that the parameters reconstruct."""
-        if self._events is not None and self._picture is not None:
-            name = f"{self._phase}/original_arrived_reconstructed"
-            image = self._picture(params)
+        if self._events is not None and self.picture is not None:
+            name = f"{self.phase}/original_arrived_reconstructed"
+            image = self.picture(params)
             self._events.add_image(name, image, step, dataformats="HWC")
         self._log_time = time.monotonic()
 
     def _print(self, line: str) -> None:
-        title = self._table.task_of(self._row).description
-        self._table.console.print(f"{title}: {line}", highlight=False)
+        title = self.table.task_of(self._row).description
+        self.table.console.print(f"{title}: {line}", highlight=False)
 
     def __exit__(self, *exc_info: object) -> None:
         if self._events is not None:

@@ -45,22 +45,14 @@ def collect(
         "hardware": {
             "processor": processor(),
             "cores": usable_cores(),
-            "devices": dict(
-                collections.Counter(device.device_kind for device in devices)
-            ),
+            "devices": dict(collections.Counter(x.device_kind for x in devices)),
         },
     }
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """Returns the commit of a source tree, with `+dirty` if its code was changed.
-
-    Args:
-      root: the folder that has `.git` and the package.
-
-    Returns:
-      None if it is no working tree of Git, or Git is missing or refuses to read it.
-    """
+    """Returns the commit of a source tree, with `+dirty` if its code was changed; None
+    if it is no working tree of Git, or Git is missing or refuses to read it."""
     if not (root / ".git").exists():
         return None
     # In a hook Git's own variables would name another repository.
@@ -86,21 +78,11 @@ def commit(root: Path = ROOT) -> str | None:
 
 
 def code_version(root: Path = ROOT) -> str | None:
-    """Returns the version of the code as a key for what it has measured.
-
-    Args:
-      root: the folder that has `.git` and the package.
-
-    Returns:
-      Version and commit; None where the code has changed since that commit, or where
-      Git cannot say whether it has, since nothing names such code.
-    """
+    """Returns version and commit as a key for what the code has measured; None where it
+    has changed since, or Git cannot say whether it has: nothing names such code."""
     head = commit(root)
-    if head is None and (root / ".git").exists():
-        return None
-    if head is not None and head.endswith(DIRTY):
-        return None
-    return f"{metadata.version('coded_jax')} {head}"
+    unnamed = (root / ".git").exists() if head is None else head.endswith(DIRTY)
+    return None if unnamed else f"{metadata.version('coded_jax')} {head}"
 
 
 def processor() -> str:

@@ -28,14 +28,8 @@ def base_accuracy(results: dict[str, Any]) -> float:
 
 
 def work_of(costs: dict[str, float]) -> dict[str, float]:
-    """Returns the work of the busiest device, as fractions of the whole `F_Conv`.
-
-    Args:
-      costs: operations of one image, as in `results.json`.
-
-    Returns:
-      The parts `encode`, `piece`, `decode` and `uncoded`.
-    """
+    """Returns the work of the busiest device for one image, as fractions of the whole
+    `F_Conv`: its parts `encode`, `piece`, `decode` and `uncoded`."""
     parts = ("encode", "piece", "decode", "uncoded")
     return {part: costs[part] / costs["whole"] for part in parts}
 
@@ -54,15 +48,8 @@ def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | No
 
 
 def code_name(config: dict[str, Any], code: str) -> str:
-    """Returns a code's name in tables, with its networks where it has some.
-
-    Args:
-      config: as in `results.json`.
-      code: its name there.
-
-    Returns:
-      A text such as `mds` or `paper mlp 64 / linear`.
-    """
+    """Returns a code's name in tables, with its networks where it has some, such as
+    `mds` or `paper mlp 64 / linear`; config and name as in `results.json`."""
 
     def network(part: str, networks: dict[str, Any]) -> str:
         name, width = config[part], config[f"{part}_width"]
@@ -107,11 +94,7 @@ class RecoveryRule(NamedTuple):
 
 
 def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
-    """Returns the rule of a code of a finished run.
-
-    Args:
-      results: the content of `results.json`.
-      name: `"code"`, or a baseline of the run.
+    """Returns the rule of a finished run's code: of `"code"`, or of a baseline.
 
     Raises:
       ValueError: the run has no such code, or is older than these rules.
@@ -122,21 +105,13 @@ def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
 
 
 def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
-    """Returns the networks of a run; defaults of settings that it did not have.
-
-    Args:
-      config: as in `results.json`, whose lists are tuples here.
-    """
+    """Returns the networks of a run; defaults of settings that it did not have."""
     names = {field.name for field in dataclasses.fields(LearnedConfig)}
     return LearnedConfig(**{x: tuples(config[x]) for x in names & config.keys()})
 
 
 def read_cost(results: dict[str, Any], name: str) -> Cost:
-    """Returns the cost of a code of a finished run, for one image.
-
-    Args:
-      results: the content of its `results.json`.
-      name: `"code"`, or one of the run's baselines.
+    """Returns the cost for one image of a run's code: of `"code"`, or of a baseline.
 
     Raises:
       ValueError: the run has no such code, or a former version has counted its costs.

@@ -131,20 +131,6 @@ def require_same_flags(sweep: Sweep) -> None:
             workdir.open_workdir(folder, flags, write=False)
 
 
-def require_data(sweep: Sweep, finished: Sequence[CellResult]) -> None:
-    """Checks the data set of the cells that are not finished, where they share one.
-
-    With several data sets the cells of one that is missing fail, and the others go on.
-
-    Raises:
-      ValueError, FileNotFoundError, ModuleNotFoundError: see `data.check`.
-    """
-    done = {result.cell.name for result in finished}
-    names = {c.config.dataset for c in sweep.cells if c.name not in done}
-    if len(names) == 1:
-        data.check(names.pop(), sweep.places.data_dir)
-
-
 def run_cell(
     cell: Cell,
     sweep: Sweep,
@@ -153,11 +139,7 @@ def run_cell(
 ) -> CellResult:
     """Runs a cell, from where a former sweep stopped; no error of it is raised.
 
-    Args:
-      cell: what to run.
-      sweep: of which it is a part.
-      loaded: the data set of the cell before, which takes this one's place.
-      progress: a table that is shown already.
+    The data set of the cell before is in `loaded`, where this one's takes its place.
 
     Raises:
       Interrupted: a signal asked to stop; the state is saved.
@@ -281,11 +263,8 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
 
 def write(sweep: Sweep, results: Sequence[CellResult]) -> None:
     """Writes `table.csv` and `table.jsonl`, the same rows with all columns in both, and
-    `sweep.json`, which says how the sweep was made.
-
-    Args:
-      sweep: the sweep.
-      results: of the cells that have run; the machine of the first one is recorded.
+    `sweep.json`, which says how the sweep was made; of the cells that have run, the
+    machine of the first one is recorded.
 
     Raises:
       OSError: the folder cannot be written to.
@@ -301,14 +280,17 @@ def write(sweep: Sweep, results: Sequence[CellResult]) -> None:
     writer.writerows(complete)
     done = [result.results for result in results if result.results is not None]
     flags = {name: " ".join(values) for name, values in sweep.vary.items()}
-    origin = provenance.collect(sweep.command, flags)
-    if done:  # this process may have computed nothing
-        origin["hardware"] = done[0]["provenance"]["hardware"]
-    made = {
+    origin = {
         "command": sweep.command,
-        "provenance": origin,
-        "versions": done[0]["versions"] if done else workdir.versions(),
-        "machine": done[0]["machine"] if done else {"cores": os.cpu_count()},
+        "provenance": provenance.collect(sweep.command, flags),
+        "versions": workdir.versions(),
+        "machine": {"cores": os.cpu_count()},
+    }
+    if done:  # this process may have computed nothing
+        origin["provenance"]["hardware"] = done[0]["provenance"]["hardware"]
+        origin |= {name: done[0][name] for name in ("versions", "machine")}
+    made = {
+        **origin,
         "vary": dict(sweep.vary),
         "variants": list(sweep.variants),
         "cells": [cell.name for cell in sweep.cells],

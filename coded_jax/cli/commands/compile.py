@@ -28,7 +28,6 @@ from coded_jax.cli.image_flags import example_from_flags, ignore
 from coded_jax.devices import startup
 from coded_jax.devices.meshes import TPU, arrange, make_mesh
 from coded_jax.runs import provenance
-from coded_jax.runs.config import Config
 
 TARGET = flags.DEFINE_string(
     "target", None, "the machine, as v5e:2x4 or h100:8; the devices here if not given"
@@ -70,7 +69,15 @@ def main(argv: list[str]) -> None:
     else:
         jax.config.update("jax_platforms", "cpu")
         devices = topologies.describe(TARGET.value)
-    sizes = _sizes_compared(devices, batches)
+    sizes = [size for text in COMPARE.value if (size := mesh_of(text, "compare"))]
+    fits = all(1 <= p * d <= len(devices) for p, d in sizes)
+    accepted = f"meshes of 1..{len(devices)} devices, as 2x4,"
+    require("compare", ",".join(COMPARE.value), fits, accepted)
+    # With one image for each chip libtpu ends the process on a part of a TPU.
+    parts = {p * d for p, d in sizes if 1 < p * d < len(devices)}
+    ends = devices[0].platform == TPU and parts & {*batches}
+    accepted = f"others than {sorted(parts)} on a part of a TPU,"
+    require("batches", ",".join(BATCHES.value), not ends, accepted)
     mesh = make_mesh(config.n, DEVICES.value, mesh_of(MESH.value), available=devices)
     path = Path(JSON.value or "none.json").expanduser()
     fits = path.parent.is_dir() and not path.is_dir()
@@ -100,49 +107,21 @@ def main(argv: list[str]) -> None:
         if outcomes:
             console.print(program_table.table(outcomes, chip))
         if outcomes and JSON.value:
-            _write(path, config, described, outcomes)
+            text = command_text()
+            content = {
+                "target": TARGET.value,
+                "config": config.to_json(),
+                "exchanged": programs.exchanged(config, described),
+                "programs": [outcome.to_json() for outcome in outcomes],
+                "seconds": sum(outcome.seconds for outcome in outcomes),
+                "command": text,
+                "provenance": provenance.collect(
+                    text, config.to_flags(), jax.devices()
+                ),
+                "versions": programs.versions(),
+            }
+            path.write_text(json.dumps(content, indent=1) + "\n")
     if chip is not None:
         console.print(f"peaks of {chip.name}: {chip.source}")
     if PICTURE.value:
         console.print(f"the mesh: {PICTURE.value}")
-
-
-def _sizes_compared(
-    devices: list[jax.Device], batches: tuple[int, ...]
-) -> list[tuple[int, int]]:
-    """Returns the meshes that are compared.
-
-    Raises:
-      ValueError: one has another form, or more devices than there are; or it is a part
-        of a TPU with one image for each chip, where libtpu ends the process.
-    """
-    sizes = [size for text in COMPARE.value if (size := mesh_of(text, "compare"))]
-    fits = all(1 <= p * d <= len(devices) for p, d in sizes)
-    accepted = f"meshes of 1..{len(devices)} devices, as 2x4,"
-    require("compare", ",".join(COMPARE.value), fits, accepted)
-    parts = {p * d for p, d in sizes if 1 < p * d < len(devices)}
-    ends = devices[0].platform == TPU and parts & {*batches}
-    accepted = f"others than {sorted(parts)} on a part of a TPU,"
-    require("batches", ",".join(BATCHES.value), not ends, accepted)
-    return sizes
-
-
-def _write(
-    path: Path,
-    config: Config,
-    described: programs.Sizes,
-    outcomes: list[programs.Compiled],
-) -> None:
-    """Writes all figures, and where they are from."""
-    origin = provenance.collect(command_text(), config.to_flags(), jax.devices())
-    content = {
-        "target": TARGET.value,
-        "config": config.to_json(),
-        "exchanged": programs.exchanged(config, described),
-        "programs": [outcome.to_json() for outcome in outcomes],
-        "seconds": sum(outcome.seconds for outcome in outcomes),
-        "command": command_text(),
-        "provenance": origin,
-        "versions": programs.versions(),
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")

@@ -12,7 +12,6 @@ from absl import flags
 
 from coded_jax.cli.command_line import command
 from coded_jax.runs import export
-from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
@@ -36,12 +35,15 @@ available[[{lost}]] = False  # which results are lost, {r} at most
 print({shown})"""
 
 
-def usage(model: CodedModel, path: str) -> str:
-    """Returns a program that runs the file at `path` without this package."""
+@command()
+def main(argv: list[str]) -> None:
+    """Writes the file, and prints a program that runs it without this package."""
+    model = load(WORKDIR.value)
+    path = export.save(model, OUTPUT.value, PLATFORMS.value)
     r, batch = model.pipeline.r, 8 * model.pipeline.images_per_input
     positions = model.results.get("positions", [])
-    return USAGE.format(
-        path=path,
+    usage = USAGE.format(
+        path=str(path),
         images=(batch, *model.image_shape),
         dtype=model.pipeline.image_dtype,
         batches="any batch" if batch == 8 else "any number of groups",
@@ -52,16 +54,9 @@ def usage(model: CodedModel, path: str) -> str:
         shape=[batch, *positions, model.results["classes"]],
         shown="values.mean()" if model.values else "logits.argmax(-1)",
     )
-
-
-@command()
-def main(argv: list[str]) -> None:
-    """Writes the file, and prints how to run it."""
-    model = load(WORKDIR.value)
-    path = export.save(model, OUTPUT.value, PLATFORMS.value)
     megabytes = path.stat().st_size / 1e6
     print(
         f"{OUTPUT.value}: {megabytes:.1f} MB, runs on {', '.join(PLATFORMS.value)}\n"
         f"\nIt needs jax {jax.__version__}, or one up to 6 months newer, and "
-        f"flatbuffers:\n\n{usage(model, str(path))}"
+        f"flatbuffers:\n\n{usage}"
     )

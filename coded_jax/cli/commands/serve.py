@@ -98,15 +98,6 @@ def finish_run() -> None:
     run_flags.start_jax()
 
 
-def start() -> Service:
-    """Starts the service that the flags describe, ready to answer."""
-    engine, options = runtime_flags.ENGINE.value, runtime_flags.options_from_flags()
-    if "devices" not in ENGINES[engine].ignores:
-        options["devices"] = run_flags.DEVICES.value
-    faults = runtime_flags.faults_from_flags()
-    return serve(run_flags.WORKDIR.value, engine, faults=faults, **options)
-
-
 @contextlib.contextmanager
 def listening(service: Service, settings: WebConfig, token: str | None):
     """Answers over HTTP meanwhile, and at the end what is in flight; `POST /reload` and
@@ -153,10 +144,13 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGHUP, lambda *_: None)  # the run is loaded in any case
     settings = WebConfig(**setting_flags.read(WebConfig))
     token = check_front(settings)
-    runtime_flags.faults_from_flags()
-    runtime_flags.options_from_flags()
+    faults = runtime_flags.faults_from_flags()
+    options = runtime_flags.options_from_flags()
+    engine = runtime_flags.ENGINE.value
+    if "devices" not in ENGINES[engine].ignores:
+        options["devices"] = run_flags.DEVICES.value
     finish_run()
-    with start() as service:
+    with serve(run_flags.WORKDIR.value, engine, faults=faults, **options) as service:
         with contextlib.ExitStack() as closing:
             url = closing.enter_context(listening(service, settings, token))
             startup.shorten_collections()

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from absl import flags
 from rich.console import Console
 
+from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.cli import run_flags
 from coded_jax.cli.command_line import command, command_text
@@ -91,7 +92,10 @@ def main(argv: list[str]) -> None:
     sweeps.require_same_flags(sweep)
     left = [sweeps.finished(cell, sweep) for cell in cells]
     finished = [result for result in left if result]
-    sweeps.require_data(sweep, finished)
+    done = {result.cell.name for result in finished}
+    names = {cell.config.dataset for cell in cells if cell.name not in done}
+    if len(names) == 1:  # of several, cells of one that is missing fail alone
+        data.check(names.pop(), sweep.places.data_dir)
     if len(finished) < len(cells) and JOBS.value is not None:
         from coded_jax.service import cluster
 
