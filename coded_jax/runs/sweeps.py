@@ -18,7 +18,7 @@ import io
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from coded_jax.checks import first_line
 from coded_jax.runs import experiment, provenance, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.phases import watching
-from coded_jax.runs.prepare import Experiment, prepare
+from coded_jax.runs.prepare import prepare
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.reading import base_accuracy, read_cost, total_work
 from coded_jax.runs.workdir import Places, absolute
@@ -136,44 +136,23 @@ def run_cell(
     sweep: Sweep,
     loaded: dict[tuple, Dataset] | None = None,
     progress: LiveTable | None = None,
+    base_alone: bool = False,
 ) -> CellResult:
-    """Runs a cell, from where a former sweep stopped; no error of it is raised.
+    """Runs a cell, from where a former sweep stopped; no error of it is raised, but its
+    traceback written into its folder.
 
-    The data set of the cell before is in `loaded`, where this one's takes its place.
+    Args:
+      cell: what to run.
+      sweep: of which it is a part.
+      loaded: the data set of the cell before, which takes this one's place.
+      progress: a table that is shown already.
+      base_alone: whether only its base model is trained; there are no results then.
 
     Raises:
       Interrupted: a signal asked to stop; the state is saved.
     """
-
-    def run(prepared: Experiment) -> dict[str, Any]:
-        model = experiment.run(prepared, progress=progress, command=sweep.command)
-        return model.results
-
-    return CellResult(cell, *_attempt(cell, sweep, loaded, run))
-
-
-def train_base(cell: Cell, sweep: Sweep) -> str:
-    """Trains a cell's base model alone; returns its error, or an empty string."""
-
-    def train(prepared: Experiment) -> None:
-        with watching(prepared.folder) as watch:
-            experiment.train_base(prepared, watch)
-
-    return _attempt(cell, sweep, None, train)[1]
-
-
-def _attempt(
-    cell: Cell,
-    sweep: Sweep,
-    loaded: dict[tuple, Dataset] | None,
-    do: Callable[[Experiment], Any],
-) -> tuple[Any, str]:
-    """Returns the value of `do`, and its error in one line or an empty string.
-
-    The error's traceback is written into the cell's folder.
-    """
     config, folder = cell.config, sweep.workdir(cell)
-    error = folder / ERROR
+    error, results = folder / ERROR, None
     places = sweep.places._replace(workdir=folder, base_dir=sweep.base_dir(config))
     images = (config.dataset, config.image_size)
     loaded = {} if loaded is None else loaded
@@ -183,34 +162,26 @@ def _attempt(
             loaded[images] = data.load(images[0], places.data_dir, images[1])
         prepared = prepare(config, places, dataset=loaded[images])
         error.unlink(missing_ok=True)
-        return do(prepared), ""
+        if base_alone:
+            with watching(folder) as watch:
+                experiment.train_base(prepared, watch)
+        else:
+            model = experiment.run(prepared, progress=progress, command=sweep.command)
+            results = model.results
+        return CellResult(cell, results)
     except Interrupted:
         raise
     except Exception as problem:  # of any kind: the other cells go on
         with contextlib.suppress(OSError):  # the disk may be what went wrong
             folder.mkdir(parents=True, exist_ok=True)
             error.write_text(traceback.format_exc())
-        return None, f"{type(problem).__name__}: {first_line(problem)}"
+        return CellResult(
+            cell, None, f"{type(problem).__name__}: {first_line(problem)}"
+        )
     finally:
         # Each cell compiles programs of its own, of which the next one has no use.
         jax.clear_caches()
         gc.collect()
-
-
-def run_in_turn(
-    cells: Iterable[Cell], sweep: Sweep, progress: LiveTable
-) -> Iterator[CellResult]:
-    """Runs cells one after the other in this process, and yields how each has ended.
-
-    Raises:
-      Interrupted: see `run_cell`.
-    """
-    loaded: dict[tuple, Dataset] = {}
-    for cell in cells:
-        shown = set(progress.task_ids)
-        yield run_cell(cell, sweep, loaded, progress)
-        for row in set(progress.task_ids) - shown:
-            progress.remove_task(row)
 
 
 def seconds(results: dict[str, Any]) -> float:

@@ -30,6 +30,7 @@ from coded_jax.runs import sweeps, workdir
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 from coded_jax.runs.workdir import absolute
+from coded_jax.types import Dataset
 
 JOBS = flags.DEFINE_integer(
     "jobs",
@@ -75,12 +76,19 @@ def sweep_from_flags(cells: list[Cell]) -> Sweep:
 def run_cells(
     cells: list[Cell], sweep: Sweep, progress: LiveTable
 ) -> Iterator[CellResult]:
-    """Runs cells in this process, or in processes of their own."""
-    if JOBS.value is None:
-        return sweeps.run_in_turn(cells, sweep, progress)
-    from coded_jax.service.studies.ray_sweep import run_with_ray
+    """Runs cells one after the other in this process, or in processes of their own;
+    yields how each has ended."""
+    if JOBS.value is not None:
+        from coded_jax.service.studies.ray_sweep import run_with_ray
 
-    return run_with_ray(cells, sweep, JOBS.value)
+        yield from run_with_ray(cells, sweep, JOBS.value)
+        return
+    loaded: dict[tuple, Dataset] = {}
+    for cell in cells:
+        shown = set(progress.task_ids)
+        yield sweeps.run_cell(cell, sweep, loaded, progress)
+        for row in set(progress.task_ids) - shown:
+            progress.remove_task(row)
 
 
 @command(resumes=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 from coded_jax.checks import first_line
-from coded_jax.runs.sweeps import Cell, CellResult, Sweep, run_cell, train_base
+from coded_jax.runs.sweeps import Cell, CellResult, Sweep, run_cell
 from coded_jax.service.cluster import accelerators, import_ray
 
 
@@ -38,9 +38,9 @@ def run_with_ray(
     options = {"num_cpus": 1, "max_retries": 0, "max_calls": 1, **accelerators(jobs)}
     cache = jax.config.jax_compilation_cache_dir
 
-    def start(do: Callable[[Cell, Sweep], Any], cell: Cell, jobs: int) -> Any:
+    def start(cell: Cell, jobs: int, base_alone: bool = False) -> Any:
         task = ray.remote(runtime_env=_environment(jobs), **options)(_run)
-        return task.remote(do, cell, sweep, cache)
+        return task.remote(cell, sweep, base_alone, cache)
 
     of_base: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -48,13 +48,13 @@ def run_with_ray(
     for sharing in of_base.values():
         for cell in sharing:  # the first one that can
             with contextlib.suppress(ray.exceptions.RayError):
-                if not ray.get(start(train_base, cell, 1)):
+                if not ray.get(start(cell, 1, base_alone=True)).error:
                     break
     waiting, running = list(cells), {}
     while waiting or running:
         while waiting and len(running) < jobs:
             cell = waiting.pop(0)
-            running[start(run_cell, cell, jobs)] = cell
+            running[start(cell, jobs)] = cell
         (reference,), _ = ray.wait(list(running), num_returns=1)
         cell = running.pop(reference)
         try:
@@ -72,10 +72,8 @@ def _environment(jobs: int) -> dict[str, Any]:
     return {"env_vars": {"NPROC": str(cores), "XLA_PYTHON_CLIENT_PREALLOCATE": memory}}
 
 
-def _run(
-    do: Callable[[Cell, Sweep], Any], cell: Cell, sweep: Sweep, cache: str | None
-) -> Any:
-    """Runs `do` in a process of Ray's."""
+def _run(cell: Cell, sweep: Sweep, base_alone: bool, cache: str | None) -> CellResult:
+    """Runs a cell in a process of Ray's."""
     from coded_jax.cpu_kernels import lowering
     from coded_jax.devices import startup
 
@@ -86,4 +84,4 @@ def _run(
     startup.run_one_by_one()
     with contextlib.suppress(ValueError):  # of another machine's folder
         startup.keep_compilations(cache)
-    return do(cell, sweep)
+    return run_cell(cell, sweep, base_alone=base_alone)
