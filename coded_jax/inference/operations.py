@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from coded_jax.splitting.inlining import CALLS
+from coded_jax.splitting.flattening import CALLS
 from coded_jax.types import PyTree
 
 MOVES = frozenset(

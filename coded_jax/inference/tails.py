@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.inference.stages import Segment, compute
-from coded_jax.splitting.inlining import CALLS
+from coded_jax.splitting.flattening import CALLS
 from coded_jax.types import PyTree, State
 
 STEP = 0.1

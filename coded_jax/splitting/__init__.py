@@ -1,6 +1,6 @@
 """Exact splitting of any CNN: receptive fields, plans, pieces and their merge."""
 
-from coded_jax.splitting.inlining import platform_specialised as platform_specialised
+from coded_jax.splitting.flattening import platform_specialised as platform_specialised
 from coded_jax.splitting.pieces import cut as cut
 from coded_jax.splitting.pieces import cut_offsets as cut_offsets
 from coded_jax.splitting.pieces import merge as merge

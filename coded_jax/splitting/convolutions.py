@@ -30,8 +30,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.splitting.flattening import Flat, flatten, needed, variables_among
-from coded_jax.splitting.inlining import Values, read, run
+from coded_jax.splitting.flattening import (
+    Flat,
+    Values,
+    flatten,
+    needed,
+    read,
+    run,
+    variables_among,
+)
 from coded_jax.types import (
     AxisPlan,
     Block,

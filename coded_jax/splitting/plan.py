@@ -16,7 +16,8 @@ from collections.abc import Callable
 import jax
 
 from coded_jax.checks import first_line, is_integer, require, require_sizes
-from coded_jax.splitting.receptive_field import Analysis, Field, analyse
+from coded_jax.splitting.receptive_field import Analysis, analyse
+from coded_jax.splitting.traces import Field
 from coded_jax.types import AxisPlan, PyTree, SplitPlan
 
 
@@ -48,15 +49,15 @@ def make_plan(
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
-        _plan_axis(
-            name,
-            whole.fields[i],
-            size=image_shape[i],
-            out=whole.features[i],
-            parts=grid_sizes[i],
-            halo=halo,
+        _plan_axis(name, field, size, features, parts, halo)
+        for name, field, size, features, parts in zip(
+            ("rows", "columns"),
+            whole.fields,
+            image_shape[:2],
+            whole.features[:2],
+            grid_sizes,
+            strict=True,
         )
-        for i, name in enumerate(("rows", "columns"))
     )
     plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
     _check_pieces(f_conv, variables, image_shape, plan, whole)
@@ -106,7 +107,7 @@ def _check_pieces(
 
 
 def _plan_axis(
-    name: str, field: Field, *, size: int, out: int, parts: int, halo: int
+    name: str, field: Field, size: int, out: int, parts: int, halo: int
 ) -> AxisPlan:
     """Plans the windows along one axis, of the shortest length that suffices for all.
 
@@ -124,8 +125,7 @@ def _plan_axis(
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
     window = shortest_window(needed, field.step, size)
-    step = field.step
-    starts = [min(low // step * step, size - window) for low, _ in needed]
+    starts = _window_starts(needed, field.step, size - window)
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
@@ -147,3 +147,8 @@ def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
     """
     least = max(high - low // step * step for low, high in needed)
     return least + (size - least) % step
+
+
+def _window_starts(needed: list[tuple[int, int]], step: int, last: int) -> list[int]:
+    """Returns starts that are multiples of a step, at most `last`."""
+    return [min(low // step * step, last) for low, _ in needed]

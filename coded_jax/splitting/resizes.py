@@ -85,11 +85,11 @@ def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
     contracted, batched = eqn.params["dimension_numbers"]
     shape = eqn.invars[1 - which].aval.shape
     (axis, *more), own = contracted[which], contracted[1 - which]
-    if more or batched[0] or len(shape) != 2 or not constant.known:
+    if more or batched[0] or len(shape) != 2 or constant.value is None:
         return None
     if axis not in feature.axes[1:]:
         return None
-    band = band_of(np.moveaxis(constant.at_hand(), own[0], 0))
+    band = band_of(np.moveaxis(constant.value(), own[0], 0))
     if band is None:
         return None
     kept = [a for a in range(len(eqn.invars[which].aval.shape)) if a != axis]

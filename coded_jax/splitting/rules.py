@@ -7,16 +7,21 @@ rule is refused. These see one position at a time; `window_rules` has the others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from coded_jax.splitting.constants import axes_kept_by_reshape, regrouped
+from coded_jax.splitting.constants import (
+    ELEMENTWISE,
+    axes_kept_by_reshape,
+    regrouped,
+)
 from coded_jax.splitting.resizes import resize_of
 from coded_jax.splitting.traces import (
     Constant,
     Feature,
+    Operands,
     Refusal,
     Window,
     join_fields,
@@ -24,22 +29,20 @@ from coded_jax.splitting.traces import (
     windows,
 )
 
-Operands = list[Feature | Constant]
 Rule = Callable[[Any, Operands], Feature]
 
-ELEMENTWISE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e "
-    "cbrt ceil clamp clz complex conj convert_element_type copy copy_p cos cosh "
-    "digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac "
-    "imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max "
-    "min mul name ne neg nextafter not or polygamma polynomial population_count pow "
-    "real reduce_precision regularized_incomplete_beta rem round rsqrt select_n "
-    "shift_left shift_right_arithmetic shift_right_logical sharding_constraint sign "
-    "sin sinh sqrt square stop_gradient sub tan tanh xor zeta".split()
-)
 # Their operands have the same batch, rows and columns on the same axes.
 ALIGNED = frozenset("concatenate sort stack".split())
-UNCHANGED = frozenset("device_put optimization_barrier pvary reshard".split())
+OPAQUE = {
+    "cond": "chooses between branches",
+    "scan": "is a loop",
+    "while": "is a loop",
+    "custom_linear_solve": "mixes positions",
+    "fft": "mixes positions",
+    "pure_callback": "calls code that cannot be looked into",
+    "shard_map": "splits its operands itself",
+}
+LOOPS = frozenset({"scan", "while"})  # of `map` and `fori_loop`, too
 RULES: dict[str, Rule] = {}
 
 
@@ -54,7 +57,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def through_features(eqn: Any, traces: Operands) -> Feature:
-    """Returns the trace of the results of an equation, of which operands are features.
+    """Returns the trace of all results of an equation, of which operands are features.
 
     Its digest is left to the caller.
 
@@ -63,7 +66,7 @@ def through_features(eqn: Any, traces: Operands) -> Feature:
     """
     name = eqn.primitive.name
     if name not in RULES:
-        raise Refusal("is none of those that can be analysed")
+        raise Refusal(OPAQUE.get(name, "is none of those that can be analysed"))
     return RULES[name](eqn, traces)
 
 
@@ -139,15 +142,27 @@ def _transpose(eqn: Any, traces: Operands) -> Feature:
     return sole_feature(traces).remap_axes({axis: i for i, axis in enumerate(order)})
 
 
-@rule("broadcast_in_dim", "tile")
-def _repeat(eqn: Any, traces: Operands) -> Feature:
-    feature, before = sole_feature(traces), eqn.invars[0].aval.shape
-    after, every = eqn.outvars[0].aval.shape, range(len(before))
-    to = eqn.params.get("broadcast_dimensions", every)
-    if grown := {axis for axis in feature.axes if before[axis] != after[to[axis]]}:
-        names = axis_names(feature, grown)
-        raise Refusal(f"repeats {names} (edge padding, upsampling)")
+@rule("broadcast_in_dim")
+def _broadcast(eqn: Any, traces: Operands) -> Feature:
+    feature, to = sole_feature(traces), eqn.params["broadcast_dimensions"]
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    grown = {axis for axis in feature.axes if before[axis] != after[to[axis]]}
+    if grown:
+        raise Refusal(
+            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
+        )
     return feature.remap_axes(dict(enumerate(to)))
+
+
+@rule("tile")
+def _tile(eqn: Any, traces: Operands) -> Feature:
+    feature, reps = sole_feature(traces), eqn.params["reps"]
+    grown = {axis for axis in feature.axes if reps[axis] != 1}
+    if grown:
+        raise Refusal(
+            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
+        )
+    return feature
 
 
 @rule("stack")
@@ -156,17 +171,19 @@ def _stack(eqn: Any, traces: Operands) -> Feature:
     return feature.remap_axes({axis: axis + (axis >= new) for axis in feature.axes})
 
 
-@rule("squeeze", "unstack")
-def _drop(eqn: Any, traces: Operands) -> Feature:
-    feature, params = sole_feature(traces), eqn.params
-    gone = {*params["dimensions"]} if "dimensions" in params else {params["axis"]}
-    if lost := gone.intersection(feature.axes):
+@rule("unstack")
+def _unstack(eqn: Any, traces: Operands) -> Feature:
+    feature, gone = sole_feature(traces), eqn.params["axis"]
+    if gone in feature.axes:
+        raise Refusal(f"drops {axis_names(feature, {gone})}")
+    return feature.remap_axes({axis: axis - (axis > gone) for axis in feature.axes})
+
+
+@rule("squeeze")
+def _squeeze(eqn: Any, traces: Operands) -> Feature:
+    feature, gone = sole_feature(traces), eqn.params["dimensions"]
+    if lost := set(feature.axes) & set(gone):
         raise Refusal(f"drops {axis_names(feature, lost)}")
-    return _without(eqn, feature, gone)
-
-
-def _without(eqn: Any, feature: Feature, gone: Collection[int]) -> Feature:
-    """Returns a feature of which an operation drops some axes."""
     left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in gone]
     return feature.remap_axes({axis: i for i, axis in enumerate(left)})
 
@@ -183,11 +200,10 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
     lost = set(feature.axes) - set(to)
     for axis in lost:
-        size, group = before[axis], []
+        size, new_size = before[axis], 0
         for old, new in regrouped(before, after):
             if axis == old[0] and len({*old} & {*feature.axes}) == 1:
-                group = new
-        new_size = after[group[0]] if group else 0
+                to[axis], new_size = new[0], after[new[0]]
         if (
             axis == feature.axes[0]
             or not new_size
@@ -195,7 +211,6 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
         ):
             names = axis_names(feature, lost)
             raise Refusal(f"merges or splits {names} (flatten, patches)")
-        to[axis] = group[0]
         if new_size > size:
             steps[axis] = repeated(size, new_size // size)
         else:
@@ -227,7 +242,8 @@ def _reduce(eqn: Any, traces: Operands) -> Feature:
         raise Refusal(
             f"reduces over all {over} (global pooling, or a norm over positions)"
         )
-    return _without(eqn, feature, axes)
+    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in axes]
+    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
 
 
 @rule(

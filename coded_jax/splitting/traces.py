@@ -56,27 +56,24 @@ class Field(NamedTuple):
           gap: from one value to the next, of what the window is moved over, with zeros
             between them.
         """
-        reach, unit = (kernel - 1) * dilation, as_stride(Fraction(self.stride, gap))
-        step = as_stride(unit * stride)
-        # Of the strides before it, one may be a multiple of the last, or of none.
-        grain = math.lcm(self.step, unit.numerator, step.numerator)
-        return Field(
-            stride=step,
-            low=as_stride(self.low - padding * unit),
-            high=as_stride(self.high + (reach - padding) * unit),
-            grain=0 if grain == step.numerator else grain,
-        )
+        unit, reach = Fraction(1, gap), (kernel - 1) * dilation
+        step = Field(stride * unit, -padding * unit, 1 + (reach - padding) * unit)
+        return self.after(step, unit)
 
-    def after(self, step: Field) -> Field:
-        """Returns the field of what has `step` on features that have this one."""
-        own = as_stride(self.stride * step.stride)
-        # On the features, a step's grain is as many of their strides.
-        grain = math.lcm(self.step, (self.stride * step.step).numerator, own.numerator)
+    def after(self, step: Field, begins: Stride | None = None) -> Field:
+        """Returns the field of what has `step` on features that have this one.
+
+        The step may begin anew after `begins` features, by default those of its grain.
+        """
+        stride = _whole(self.stride * step.stride)
+        begins = self.stride * (step.step if begins is None else begins)
+        # Of the strides before it, one may be a multiple of the last, or of none.
+        grain = math.lcm(self.step, begins.numerator, stride.numerator)
         return Field(
-            stride=own,
-            low=as_stride(step.low * self.stride + self.low),
-            high=as_stride((step.high - 1) * self.stride + self.high),
-            grain=0 if grain == own.numerator else grain,
+            stride=stride,
+            low=_whole(step.low * self.stride + self.low),
+            high=_whole((step.high - 1) * self.stride + self.high),
+            grain=0 if grain == stride.numerator else grain,
         )
 
     def window(self, a: int, b: int) -> tuple[int, int]:
@@ -85,7 +82,7 @@ class Field(NamedTuple):
         return math.floor(low), math.ceil(high)
 
 
-def as_stride(number: Stride) -> Stride:
+def _whole(number: Stride) -> Stride:
     """Returns an integer where a number is one."""
     return number.numerator if number.denominator == 1 else number
 
@@ -226,26 +223,13 @@ class Constant:
       border: axes along which they differ at the borders only, because all positions
         alike went through this padded window.
       digest: of the operations that made it.
-      value: of integers computed from literals, where it is known.
-      compute: computes the value of other numbers that literals alone lead to.
+      value: computes it, where literals alone lead to it and it is no large one.
     """
 
     varying: frozenset[int] = frozenset()
     border: Mapping[int, Window] = dataclasses.field(default_factory=dict)
     digest: int = 0
-    value: Any = None
-    compute: Callable[[], Any] | None = dataclasses.field(default=None, compare=False)
-
-    @property
-    def known(self) -> bool:
-        """Returns whether literals alone lead to it."""
-        return self.value is not None or self.compute is not None
-
-    def at_hand(self) -> Any:
-        """Returns its value, computed if need be; None where it is not known."""
-        if self.value is None and self.compute is not None:
-            return self.compute()
-        return self.value
+    value: Callable[[], np.ndarray] | None = None
 
     def remap_axes(self, to: Mapping[int, int]) -> Constant:
         """Returns the constant with axis `a` as axis `to[a]`; axes not in it are gone.
@@ -259,11 +243,11 @@ class Constant:
         )
 
 
+Operands = Sequence[Feature | Constant]
+
+
 class Refusal(Exception):
     """The reason why an operation cannot be split: `operation 'add' of .. <reason>`."""
-
-
-Trace = Feature | Constant | ValueError  # an error counts once the result needs it
 
 
 def digest_of(*parts: Any) -> int:
@@ -282,9 +266,7 @@ def trace_constant(value: Any, name: Any = None) -> Constant:
         array = np.asarray(None)
     if array.dtype == object:  # abstract, too
         return Constant(varying, digest=digest_of(name, shape))
+    # Other literals are weights: products with them are no resizes.
     few = array.dtype.kind in "iub" and array.size <= MAX_KNOWN_INTEGERS
-    digest = digest_of(name, hash(array.tobytes()))
-    literal = None if array.ndim or few else lambda: array
-    return Constant(
-        varying, digest=digest, value=array if few else None, compute=literal
-    )
+    known = (lambda: array) if few or not array.ndim else None
+    return Constant(varying, digest=digest_of(name, hash(array.tobytes())), value=known)

@@ -6,13 +6,12 @@ Convolutions, pooling, padding, slices, and the indexing that is a slice in disg
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coded_jax.splitting.constants import windows_of_operation
 from coded_jax.splitting.rules import (
-    Operands,
     axis_names,
     join_reduced,
     rule,
@@ -21,6 +20,7 @@ from coded_jax.splitting.rules import (
 from coded_jax.splitting.traces import (
     Constant,
     Feature,
+    Operands,
     Refusal,
     Window,
     digest_of,
@@ -92,7 +92,9 @@ def _dynamic_slice(eqn: Any, traces: Operands) -> Feature:
 @rule("gather")
 def _gather(eqn: Any, traces: Operands) -> Feature:
     feature, numbers = sole_feature(traces, "an index"), eqn.params["dimension_numbers"]
-    sizes, shape = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
+    constant, sizes = traces[1], eqn.params["slice_sizes"]
+    assert isinstance(constant, Constant)
+    shape, indices = eqn.invars[0].aval.shape, constant.value and constant.value()
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     kept = [axis for axis in range(len(shape)) if axis not in gone]
     to = dict(zip(kept, numbers.offset_dims, strict=True))
@@ -105,29 +107,37 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
     for axis in indexed:
         # Before jax 0.8, x[:, ::2, ::2] is a gather by a grid of indices.
-        indices = traces[1].at_hand() if isinstance(traces[1], Constant) else None
-        part = numbers.start_index_map.index(axis)
-        repeats = _repeats(indices, part, shape[axis])
-        if repeats and axis not in to:
-            to[axis], steps[axis] = (
-                places[repeats[0]],
-                repeated(shape[axis], repeats[1]),
-            )
-            continue
-        progression = _progression(indices, part)
-        # One more than there are, which is refused below, for all other indices.
-        place, start, stride, count = progression or (0, 0, 1, shape[axis] + 1)
-        end = start + (count - 1) * stride + 1
-        if axis in to or end > shape[axis]:
+        size = shape[axis]
+        line = _evenly_spaced(indices, numbers.start_index_map.index(axis))
+        if (
+            axis in to
+            or line is None
+            or line.end > size
+            or (line.factor > 1 and line.end < size)
+        ):
             raise Refusal(f"indexes {axis_names(feature, {axis})} (resize?)")
-        to[axis] = places[place]
+        to[axis] = places[line.axis]
+        if line.factor > 1:
+            steps[axis] = repeated(size, line.factor)
+            continue
         # A stride may skip some positions at the end, as a slice would.
-        spare = min(stride - 1, shape[axis] - end)
-        crop = windows(shape[axis], padding=(-start, end + spare - shape[axis]))
-        steps[axis] = crop + windows(end + spare - start, stride=stride)
+        end = line.end + min(line.stride - 1, size - line.end)
+        crop = windows(size, padding=(-line.start, end - size))
+        steps[axis] = crop + windows(end - line.start, stride=line.stride)
     if len({to[axis] for axis in feature.axes if axis in to}) < 3:
         raise Refusal("drops rows or columns, or takes a diagonal")
-    channels_along = {places[i] for i in _axes_of_channels(eqn, traces)}
+    # The axes of the indices along which other channels are taken.
+    batching = (numbers.operand_batching_dims, numbers.start_indices_batching_dims)
+    channels = {
+        i for axis, i in zip(*batching, strict=True) if axis not in feature.axes
+    }
+    for part, axis in enumerate(numbers.start_index_map):
+        if axis not in feature.axes:
+            channels |= (
+                constant.varying if indices is None else _axes_of(indices[..., part])
+            )
+    last = len(eqn.invars[1].aval.shape) - 1
+    channels_along = {places[i] for i in channels - {last}}
     for axis in feature.axes:
         if to[axis] in channels_along:
             held = axis_names(feature, {axis})
@@ -136,77 +146,43 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     return feature.remap_axes(to)
 
 
-def _axes_of_channels(eqn: Any, traces: Operands) -> set[int]:
-    """Returns the axes of a gather's indices along which other channels are taken."""
-    feature, indices = traces
-    assert isinstance(feature, Feature) and isinstance(indices, Constant)
-    numbers, value = eqn.params["dimension_numbers"], indices.at_hand()
-    batching = (numbers.operand_batching_dims, numbers.start_indices_batching_dims)
-    axes = {i for axis, i in zip(*batching, strict=True) if axis not in feature.axes}
-    for part, axis in enumerate(numbers.start_index_map):
-        if axis in feature.axes:
-            continue
-        if value is None:
-            axes |= indices.varying
-        else:
-            line = np.asarray(value)[..., part]
-            axes |= {i for i in range(line.ndim) if np.ptp(line, axis=i).any()}
-    return axes - {len(eqn.invars[1].aval.shape) - 1}
+class _Line(NamedTuple):
+    """Indices `start + stride * (i // factor)`, where i counts along an axis."""
+
+    axis: int
+    start: int
+    stride: int
+    factor: int
+    end: int  # one past the last index
 
 
-def index_digest(indices: Constant) -> int:
+def _axes_of(indices: np.ndarray) -> set[int]:
+    """Returns the axes along which indices vary."""
+    return {a for a in range(indices.ndim) if np.ptp(indices, axis=a).any()}
+
+
+def _evenly_spaced(indices: np.ndarray | None, part: int) -> _Line | None:
+    """Describes `indices[..., part]`; None where they are not evenly spaced, or where
+    some are repeated, but not all from the first position on."""
+    if indices is None or len(axes := _axes_of(indices[..., part])) != 1:
+        return None
+    (axis,) = axes
+    moved = np.moveaxis(indices[..., part], axis, 0)
+    values = moved.reshape(len(moved), -1)[:, 0].astype(int)
+    factor = int(np.argmax(values != values[0]))
+    start, stride = int(values[0]), int(values[factor] - values[0])
+    even = (values == start + stride * (np.arange(len(values)) // factor)).all()
+    repeats_all = (start, stride, len(values) % factor) == (0, 1, 0)
+    if start < 0 or stride < 1 or not even or (factor > 1 and not repeats_all):
+        return None
+    return _Line(axis, start, stride, factor, int(values[-1]) + 1)
+
+
+def index_digest(constant: Constant) -> int:
     """Digests the indices of a gather, without their number if evenly spaced."""
-    value = indices.at_hand()
-    patterns = []
-    for part in range(0 if value is None else np.shape(value)[-1]):
-        pattern = _progression(value, part)
-        patterns.append(pattern[:3] if pattern else _repeats(value, part))
-    if not patterns or None in patterns:
-        return indices.digest
-    return digest_of(patterns)
-
-
-def _repeats(
-    indices: Any, part: int, size: int | None = None
-) -> tuple[int, int] | None:
-    """Finds `indices[..., part] = i // factor`: axis of `i`, factor.
-
-    None where the indices are not so, or not of all positions, `size` of them.
-    """
-    line = _line(indices, part)
-    if line is None:
-        return None
-    axis, values = line
-    count = int(values[-1]) + 1
-    factor = len(values) // count if count > 0 else 0
-    if count != (size or count) or factor < 2 or len(values) != count * factor:
-        return None
-    same = (values == np.arange(len(values)) // factor).all()
-    return (axis, factor) if same else None
-
-
-def _line(indices: Any, part: int) -> tuple[int, np.ndarray] | None:
-    """Returns the one axis along which `indices[..., part]` varies, and the values."""
-    if indices is None:
-        return None
-    indices = np.asarray(indices)[..., part]
-    axes = [a for a in range(indices.ndim) if np.ptp(indices, axis=a).any()]
-    if len(axes) != 1:
-        return None
-    rest = np.moveaxis(indices, axes[0], 0).reshape(indices.shape[axes[0]], -1)
-    return axes[0], rest[:, 0]
-
-
-def _progression(indices: Any, part: int) -> tuple[int, int, int, int] | None:
-    """Finds `indices[..., part] = start + stride*i`: axis of `i`, start, stride, count.
-
-    None where the indices are not such a progression.
-    """
-    found = _line(indices, part)
-    if found is None:
-        return None
-    axis, line = found
-    start, stride = int(line[0]), int(line[1] - line[0])
-    if start < 0 or stride < 1 or (np.diff(line) != stride).any():
-        return None
-    return axis, start, stride, len(line)
+    if constant.value is None:
+        return constant.digest
+    indices = constant.value()
+    lines = [_evenly_spaced(indices, part) for part in range(indices.shape[-1])]
+    known = [line._replace(end=0) for line in lines if line]
+    return digest_of(known) if 0 < len(known) == len(lines) else constant.digest

@@ -22,13 +22,12 @@ from coded_jax.checks import first_line
 from coded_jax.splitting.flattening import (
     BATCH,
     Flat,
-    Form,
     flatten,
     form_of,
     needed,
+    run,
     variables_among,
 )
-from coded_jax.splitting.inlining import run
 from coded_jax.staging.graph import Graph, Packing, Place, make_graph, names_of
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, PyTree, State, apart, together
@@ -56,7 +55,7 @@ class Network:
 
     model: Block
     structure: Any
-    forms: tuple[Form, ...]
+    forms: tuple[jax.ShapeDtypeStruct, ...]
     paths: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
@@ -81,9 +80,8 @@ class Network:
             if known and i in known:
                 forms[i] = form_of(known[i])
             elif dtype != jnp.float32 and jnp.issubdtype(form.dtype, jnp.floating):
-                forms[i] = form._replace(dtype=dtype)
-        shapes = [form.shape_struct() for form in forms]
-        variables = jax.tree.unflatten(self.structure, shapes)
+                forms[i] = form.update(dtype=dtype)
+        variables = jax.tree.unflatten(self.structure, forms)
         return flatten(self.model, variables, self.image_shape, batch, dtype)
 
 

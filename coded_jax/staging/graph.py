@@ -22,15 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.operations import count_equation
+from coded_jax.splitting.constants import UNCHANGED
 from coded_jax.splitting.flattening import BATCH, Flat, variables_among
-from coded_jax.splitting.receptive_field import Fields, Tracer, Unsplittable
-from coded_jax.splitting.traces import (
-    Constant,
-    Feature,
-    Field,
-    Trace,
-    trace_constant,
-)
+from coded_jax.splitting.receptive_field import trace_constants, trace_of
+from coded_jax.splitting.rules import through_features
+from coded_jax.splitting.traces import Constant, Feature, Field, Fields, Refusal
 
 Sizes = tuple[int, int]
 """Along rows and along columns."""
@@ -97,7 +93,7 @@ class Operation(NamedTuple):
     reads: tuple[Any, ...]
     flops: float
     fields: Fields | None
-    obstacle: Unsplittable | None
+    obstacle: str | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,8 +218,7 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
     batch, height, width, _ = flat.image.aval.shape
     image = Place((0, 1, 2), (height, width), (Fraction(1), Fraction(1)))
     places = {flat.image: image}
-    tracer, operations = Tracer(image.sizes), []
-    traces = _trace_constants(flat, tracer)  # None of what lies nowhere
+    traces, operations = trace_constants(flat), []  # None of what lies nowhere
     traces[flat.image] = Feature(image.axes)
     depends = lambda atom: (
         not (hasattr(atom, "val") or isinstance(traces[atom], Constant))
@@ -235,24 +230,25 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
             traces[seen] = Feature((spec[0], *spec[2:]))
             places[seen] = _place(seen, traces[seen], image)
         flops = count_equation(eqn, [*map(depends, eqn.invars)])[0] / batch
-        operands = [_read(atom, traces) for atom in eqn.invars]
+        operands = [trace_of(atom, traces) for atom in eqn.invars]
         known = [trace for trace in operands if trace is not None]
         origin = next((places[v] for v in reads if v in places), None)
         fields, obstacle = None, None
-        outputs: list[Trace | None] = [None] * len(eqn.outvars)
-        name = repr(eqn.primitive.name)
+        outputs = [None] * len(eqn.outvars)
         if len(known) < len(operands):
             pass
-        elif name == "'cond'":  # whose branches have the image's sizes
-            obstacle = Unsplittable(name, "chooses between branches", "")
         elif 0 in eqn.outvars[0].aval.shape:  # as half of what a roll by 0 joins
-            obstacle = Unsplittable(name, "leaves no rows, columns or channels", "")
+            obstacle = "leaves no rows, columns or channels"
         else:
-            outputs = [*tracer.equation(eqn, known, "")]
-            obstacle = next((x for x in outputs if isinstance(x, Unsplittable)), None)
-            ends = next((x for x in outputs if isinstance(x, Feature)), None)
-            if ends is not None and obstacle is None and origin is not None:
-                fields = ends.fields
+            try:
+                if eqn.primitive.name in UNCHANGED:
+                    outputs = known
+                else:
+                    outputs = [through_features(eqn, known)] * len(eqn.outvars)
+                if origin is not None:
+                    fields = next(x for x in outputs if isinstance(x, Feature)).fields
+            except Refusal as why:
+                obstacle = str(why)
         for v, output in zip(eqn.outvars, outputs, strict=True):
             trace = output if fields else _goes_on(eqn, v, traces)
             traces[v] = None
@@ -269,23 +265,6 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
             needed.update(op.reads)
     order = (*reversed(first), *sorted({*range(len(operations))} - {*first}))
     return Graph(flat, tuple(operations[i] for i in order), places, order)
-
-
-def _trace_constants(flat: Flat, tracer: Tracer) -> dict[Any, Any]:
-    """Returns the traces of what does not depend on the image."""
-    traces: dict[Any, Any] = {
-        v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
-    }
-    constants = zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True)
-    traces |= {v: trace_constant(value) for v, value in constants}
-    for eqn in flat.constant:
-        outputs = tracer.equation(eqn, [_read(v, traces) for v in eqn.invars], "")
-        traces.update(zip(eqn.outvars, outputs, strict=True))
-    return traces
-
-
-def _read(atom: Any, traces: dict[Any, Any]) -> Any:
-    return trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
 
 
 def _place(
@@ -327,7 +306,7 @@ def _reads_images(
     if eqn.primitive.name != "conv_general_dilated":
         return False
     spec = eqn.params["dimension_numbers"].lhs_spec
-    if _read(eqn.invars[0], traces) is not None or len(spec) != 4:
+    if trace_of(eqn.invars[0], traces) is not None or len(spec) != 4:
         return False
     if (more := trace_more()) is None:
         return False

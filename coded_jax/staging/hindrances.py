@@ -19,7 +19,7 @@ def obstacles(graph: Graph) -> tuple[tuple[str, int], ...]:
     """Returns the operations that cannot be split and why, with their numbers, the most
     frequent first."""
     counts = Counter(
-        f"{op.eqn.primitive.name!r} {op.obstacle.reason}"
+        f"{op.eqn.primitive.name!r} {op.obstacle}"
         for op in graph.operations
         if op.obstacle is not None
     )

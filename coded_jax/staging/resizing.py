@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from coded_jax.splitting.constants import axes_kept_by_reshape
-from coded_jax.splitting.inlining import Values, read
-from coded_jax.splitting.rules import ALIGNED, ELEMENTWISE
+from coded_jax.splitting.constants import ELEMENTWISE, axes_kept_by_reshape
+from coded_jax.splitting.flattening import Values, read
+from coded_jax.splitting.rules import ALIGNED
 
 Less = Mapping[int, int]
 """Axis of a value -> positions that it has less than that of the whole image."""

@@ -18,8 +18,7 @@ import jax.numpy as jnp
 
 from coded_jax.inference.costs import Round
 from coded_jax.splitting.plan import shortest_window
-from coded_jax.splitting.receptive_field import Fields
-from coded_jax.splitting.traces import Field, Refusal, join_fields
+from coded_jax.splitting.traces import Field, Fields, Refusal, join_fields
 from coded_jax.staging.graph import Graph, Operation, Packing, Place, Sizes, factors
 
 HEAVY = frozenset(

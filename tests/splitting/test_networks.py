@@ -88,7 +88,7 @@ def dropout(x):
 
 
 # Each with words of the message; all of them also say what can be done. What
-# `receptive_field` refuses, by operation, is in its own test.
+# `analyse` refuses, by operation, is in its own test.
 REFUSED = {
     "global pooling": (lambda x: layer(x).mean((1, 2)), "global pooling"),
     "flatten": (lambda x: layer(x).reshape(x.shape[0], -1), "flatten"),

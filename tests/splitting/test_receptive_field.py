@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 from coded_jax.splitting import platform_specialised
-from coded_jax.splitting.receptive_field import Field, analyse, receptive_field
+from coded_jax.splitting.receptive_field import analyse
+from coded_jax.splitting.traces import Field
 from tests.errors import refused
 
 SHAPE = (24, 21, 2)
@@ -29,7 +30,7 @@ def conv(x, kernel, stride=(1, 1), dilation=(1, 1), padding="SAME"):
 
 
 def fields_of(f, shape=SHAPE):
-    return receptive_field(lambda variables, x: f(x), {}, shape)
+    return analyse(lambda variables, x: f(x), {}, shape).fields
 
 
 layers = st.tuples(*[st.integers(1, 5), st.integers(1, 3)] * 2)
@@ -51,7 +52,7 @@ def test_lenet5(lenet):
     base, variables = lenet
     # 5x5: [0, 5). Pool 2, stride 2: one more pixel, [0, 6), stride 2. 5x5: 4 more of 2
     # pixels, [0, 14). Pool: one more of 2 pixels, [0, 16), stride 4.
-    rows, columns = receptive_field(base.f_conv, variables, (28, 28, 1))
+    rows, columns = analyse(base.f_conv, variables, (28, 28, 1)).fields
     assert rows == columns == Field(stride=4, low=0, high=16)
     assert [rows.window(0, 2), rows.window(2, 4)] == [(0, 20), (8, 28)]
 
@@ -250,8 +251,9 @@ def test_what_tells_positions_apart_is_refused(f):
         (lambda x: x[:, :14], "'slice'", "'slice'"),
         (lambda x: x * np.float32(x.shape[1] > 15), None, "'mul'"),
         (lambda x: jnp.sin(x) if x.shape[1] > 15 else x, None, "'sin'"),
+        (lambda x: (jnp.sin(x), jnp.cos(x))[x.shape[1] > 15], None, "'cos'"),
         (
-            lambda x: (jnp.sin(x), jnp.cos(x))[x.shape[1] > 15],
+            lambda x: jnp.split(x, 2, axis=3)[x.shape[1] > 15],
             None,
             "that makes the result",
         ),
