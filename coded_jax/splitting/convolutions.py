@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,18 +80,19 @@ def separate_convolutions(
         spares a device so much.
     """
     network = _Network(functools.partial(f_conv), image_shape, k, least_spared)
-    rounds = _parts_of(network, variables).rounds
-    if not rounds:
-        if spared := spared_parts(f_conv, variables, image_shape, k):
-            most = rounded_down(spared[0])
-            raise ValueError(
-                f"least_spared: {least_spared} given, at most {most} accepted for this "
-                f"network with k={k}"
-            )
+    flat = flatten(network.f_conv, variables, image_shape)
+    most = max((r.spared for r in _rounds(flat, k)), default=None)
+    if most is None:
         raise ValueError(
             f"split: 'convolution' given, image or group accepted for a network "
             f"without a convolution of which one of k={k} pieces is less work"
         )
+    if most < least_spared:
+        raise ValueError(
+            f"least_spared: {least_spared} given, at most {rounded_down(most)} "
+            f"accepted for this network with k={k}"
+        )
+    rounds, _ = _take_apart(network, flat)
     blocks: list[Block] = [functools.partial(_compute_client, network, 0)]
     for i in range(len(rounds)):
         blocks.append(functools.partial(_compute_convolutions, network, i))
@@ -110,9 +111,8 @@ def spared_parts(
     Args:
       f_conv, variables, image_shape, k: as of `separate_convolutions`.
     """
-    network = _Network(functools.partial(f_conv), image_shape, k, 0.0)
-    rounds = _parts_of(network, variables).rounds
-    return tuple(sorted((r.spared for r in rounds), reverse=True))
+    flat = flatten(functools.partial(f_conv), variables, image_shape)
+    return tuple(sorted((r.spared for r in _rounds(flat, k)), reverse=True))
 
 
 def rounded_down(part: float) -> float:
@@ -175,25 +175,19 @@ class _Round(NamedTuple):
 
     Attributes:
       eqns: the equations.
-      axes: rows and columns of each of them.
-      joint: those of a convolution that needs what all of them need.
+      joint: rows and columns of a convolution that needs what all of them need.
       plan: how their common input is split.
       spared: what it spares a device, see `spared_parts`.
     """
 
     eqns: tuple[Any, ...]
-    axes: tuple[tuple[_Axis, _Axis], ...]
     joint: tuple[_Axis, _Axis]
     plan: SplitPlan
     spared: float
 
-    @property
-    def source(self) -> Any:
-        """The variable that all of them read."""
-        return self.eqns[0].invars[0]
-
-    def pad(self, x: jax.Array) -> jax.Array:
+    def pad(self, values: Values) -> jax.Array:
         """Returns the input that the plan splits, of the value that is convolved."""
+        x = read(self.eqns[0].invars[0], values)
         spec = self.eqns[0].params["dimension_numbers"].lhs_spec
         sizes = (self.plan.rows.size, self.plan.columns.size)
         rows, columns = (
@@ -203,54 +197,47 @@ class _Round(NamedTuple):
         x = lax.transpose(x, (spec[0], *spec[2:], spec[1]))
         return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
-    def convolve(self, x: jax.Array, weights: Values) -> jax.Array:
-        """Computes the convolutions of a piece, or of the whole input.
+    def convolve(self, x: jax.Array, values: Values) -> jax.Array:
+        """Computes the convolutions of a piece, or of the whole input, `[B, h, w, C]`.
 
-        Args:
-          x: `[B, h, w, C]`.
-          weights: values of the kernels.
-
-        Returns:
-          `[B, M, M', D]`, with the channels of all of them.
+        Returns `[B, M, M', D]`, with the channels of all of them. The kernels are among
+        `values`.
         """
         outputs = []
-        for eqn, axes in zip(self.eqns, self.axes, strict=True):
-            y = x
-            for i, (own, joint) in enumerate(zip(axes, self.joint, strict=True)):
+        for eqn in self.eqns:
+            y, p = x, eqn.params
+            for i, (own, joint) in enumerate(zip(_axes(eqn), self.joint, strict=True)):
                 first = joint.low - own.low
                 end = x.shape[1 + i] - joint.reach + first + own.reach
                 y = lax.slice_in_dim(y, first, end, axis=1 + i)
-            outputs.append(_convolve(eqn, y, read(eqn.invars[1], weights)))
+            out, into, *positions = p["dimension_numbers"].rhs_spec
+            kernel = read(eqn.invars[1], values)
+            z = lax.conv_general_dilated(
+                y,
+                lax.transpose(kernel, (*positions, into, out)),
+                window_strides=p["window_strides"],
+                padding="VALID",
+                rhs_dilation=p["rhs_dilation"],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=p["feature_group_count"],
+                precision=p["precision"],
+                preferred_element_type=p["preferred_element_type"],
+            )
+            outputs.append(z)
         return jnp.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
 
-    def outputs(self, merged: jax.Array) -> Iterator[tuple[Any, jax.Array]]:
-        """Yields the variable and the value of each convolution's output."""
+    def outputs(self, merged: jax.Array) -> Values:
+        """Returns each convolution's output, by its variable."""
         rows, columns = self.joint
-        merged, first = merged[:, : rows.out, : columns.out], 0
+        merged, first, values = merged[:, : rows.out, : columns.out], 0, {}
         for eqn in self.eqns:
             spec, (out,) = eqn.params["dimension_numbers"].out_spec, eqn.outvars
             last = first + out.aval.shape[spec[1]]
             places = (spec[0], *spec[2:], spec[1])  # of the axes of `merged`
             order = [places.index(axis) for axis in range(4)]
-            yield out, lax.transpose(merged[..., first:last], order)
+            values[out] = lax.transpose(merged[..., first:last], order)
             first = last
-
-
-def _convolve(eqn: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes a convolution of `[B, h, w, C]`, all of whose windows are within."""
-    p = eqn.params
-    out, into, *positions = p["dimension_numbers"].rhs_spec
-    return lax.conv_general_dilated(
-        x,
-        lax.transpose(kernel, (*positions, into, out)),
-        p["window_strides"],
-        "VALID",
-        rhs_dilation=p["rhs_dilation"],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=p["feature_group_count"],
-        precision=p["precision"],
-        preferred_element_type=p["preferred_element_type"],
-    )
+        return values
 
 
 class _Part(NamedTuple):
@@ -258,29 +245,13 @@ class _Part(NamedTuple):
 
     Attributes:
       eqns: whose results depend on the image.
-      weights: whose results depend on the variables alone, as far as it needs them.
+      reads: variables that these and the next round need.
       kept: variables that later parts need.
     """
 
     eqns: list[Any]
-    weights: list[Any]
+    reads: set[Any]
     kept: list[Any]
-
-
-class _Parts(NamedTuple):
-    """A network taken apart.
-
-    Attributes:
-      flat: its operations.
-      rounds: of convolutions.
-      kernels: for each round, the equations that make its kernels.
-      clients: the parts before, between and behind the rounds.
-    """
-
-    flat: Flat
-    rounds: list[_Round]
-    kernels: list[list[Any]]
-    clients: list[_Part]
 
 
 def _compute_convolutions(
@@ -288,12 +259,12 @@ def _compute_convolutions(
 ) -> State:
     """Computes a round on a piece; or on its whole input, with what is kept beside."""
     x, kept = apart(state)
-    parts = _parts_of(
-        network, variables, dtype=x.dtype
-    )  # for kernels any batch will do
-    values = parts.flat.constants(jax.tree.leaves(variables))
-    run(parts.kernels[index], values)
-    return together(parts.rounds[index].convolve(x, values), kept)
+    # For kernels any batch will do.
+    flat = flatten(network.f_conv, variables, network.image_shape, dtype=x.dtype)
+    own = _take_apart(network, flat)[0][index]
+    values = flat.constants(jax.tree.leaves(variables))
+    run(needed(flat.constant, [eqn.invars[1] for eqn in own.eqns]), values)
+    return together(own.convolve(x, values), kept)
 
 
 def _compute_client(
@@ -301,102 +272,100 @@ def _compute_client(
 ) -> State:
     """Computes the client's part before round `index`, or behind the last one."""
     x, kept = apart(state)
-    parts = _parts_of(network, variables, x.shape[0], x.dtype)
-    part = parts.clients[index]
-    values = parts.flat.constants(jax.tree.leaves(variables))
+    batch = x.shape[0]
+    flat = flatten(network.f_conv, variables, network.image_shape, batch, x.dtype)
+    rounds, clients = _take_apart(network, flat)
+    values = flat.constants(jax.tree.leaves(variables))
     if index == 0:
-        values[parts.flat.image] = x
+        values[flat.image] = x
     else:
-        values.update(parts.rounds[index - 1].outputs(x))
-        values.update(zip(parts.clients[index - 1].kept, kept, strict=True))
-    run([*part.weights, *part.eqns], values)
-    if index == len(parts.rounds):
-        return values[parts.flat.results[0]]
-    following = parts.rounds[index]
-    padded = following.pad(values[following.source])
-    return together(padded, tuple(values[v] for v in part.kept))
-
-
-def _parts_of(network: _Network, variables: PyTree, *form: Any, **more: Any) -> _Parts:
-    """Takes a network apart; the form of the images is that of `flatten`."""
-    flat = flatten(network.f_conv, variables, network.image_shape, *form, **more)
-    return _take_apart(network, flat)
+        values |= rounds[index - 1].outputs(x)
+        values |= zip(clients[index - 1].kept, kept, strict=True)
+    part = clients[index]
+    run([*needed(flat.constant, part.reads), *part.eqns], values)
+    if index == len(rounds):
+        return values[flat.results[0]]
+    return together(rounds[index].pad(values), tuple(values[v] for v in part.kept))
 
 
 @functools.lru_cache(maxsize=64)
-def _take_apart(network: _Network, flat: Flat) -> _Parts:
-    image = flat.image.aval
+def _take_apart(network: _Network, flat: Flat) -> tuple[list[_Round], list[_Part]]:
+    """Returns the rounds, and the client's parts before, between and behind them.
+
+    Every other operation goes to the first part that needs its result.
+    """
+    rounds = [r for r in _rounds(flat, network.k) if r.spared >= network.least_spared]
+    distributed = {id(eqn) for r in rounds for eqn in r.eqns}
+    left = [eqn for eqn in flat.dynamic if id(eqn) not in distributed]
+    own, reads = [], []
+    for goal in (*([r.eqns[0].invars[0]] for r in rounds), flat.results):
+        own.append(needed(left, goal))
+        reads.append(variables_among(v for eqn in own[-1] for v in eqn.invars))
+        reads[-1] |= variables_among(goal)
+        taken = set(map(id, own[-1]))
+        left = [eqn for eqn in left if id(eqn) not in taken]
+    clients, made = [], [flat.image]
+    for i, eqns in enumerate(own):
+        made += [v for eqn in eqns for v in eqn.outvars]
+        later = set[Any]().union(*reads[i + 1 :])
+        clients.append(_Part(eqns, reads[i], [v for v in made if v in later]))
+        if i < len(rounds):
+            made += [v for eqn in rounds[i].eqns for v in eqn.outvars]
+    return rounds, clients
+
+
+def _rounds(flat: Flat, k: int) -> list[_Round]:
+    """Groups convolutions that can be computed in one round, and plans their pieces.
+
+    Those of which no device is spared anything are left out.
+    """
+    batch, image_dtype = flat.image.aval.shape[0], flat.image.aval.dtype
     varying = {flat.image, *(v for eqn in flat.dynamic for v in eqn.outvars)}
-
-    def is_separate(eqn: Any) -> bool:
-        of_image = _is_separate(eqn, image.shape[0], image.dtype)
-        return of_image and eqn.invars[1] not in varying
-
-    rounds = _rounds(network, filter(is_separate, flat.dynamic))
-    kernels = [needed(flat.constant, [e.invars[1] for e in r.eqns]) for r in rounds]
-    return _Parts(flat, rounds, kernels, _clients(flat, rounds))
-
-
-def _is_separate(eqn: Any, batch: Any, dtype: jnp.dtype) -> bool:
-    """Returns whether an operation is a convolution of images of that dtype."""
-    if eqn.primitive.name != "conv_general_dilated":
-        return False
-    image, kernel, out = (v.aval for v in (*eqn.invars, *eqn.outvars))
-    spec = eqn.params["dimension_numbers"].lhs_spec
-    return (
-        len(spec) == 4
-        and eqn.params["batch_group_count"] == 1
-        and image.shape[spec[0]] == batch
-        and {image.dtype, kernel.dtype, out.dtype} == {dtype}
-    )
-
-
-def _rounds(network: _Network, convolutions: Iterable[Any]) -> list[_Round]:
-    """Groups convolutions that can be computed in one round, plans their pieces, and
-    returns those of which a device is spared enough."""
-    k, spared, total = network.k, [], 0  # of the products of an image
     groups: dict[Any, list[Any]] = {}
-    for eqn in convolutions:
-        numbers, axes = eqn.params["dimension_numbers"], _axes_of(eqn)
-        alike = [(axis.size, axis.out, axis.stride, axis.interior) for axis in axes]
-        groups.setdefault((eqn.invars[0], numbers.lhs_spec, *alike), []).append(eqn)
-    rounds = []
-    for eqns in groups.values():
-        axes = tuple(map(_axes_of, eqns))
-        rows, columns = map(_joint, zip(*axes, strict=True))
-        source, spec = eqns[0].invars[0], eqns[0].params["dimension_numbers"].lhs_spec
-        maps = [
+    for eqn in flat.dynamic:
+        if eqn.primitive.name != "conv_general_dilated" or eqn.invars[1] in varying:
+            continue
+        spec, source = eqn.params["dimension_numbers"].lhs_spec, eqn.invars[0]
+        if (
+            len(spec) == 4
+            and eqn.params["batch_group_count"] == 1
+            and source.aval.shape[spec[0]] == batch
+            and {v.aval.dtype for v in (*eqn.invars, *eqn.outvars)} == {image_dtype}
+        ):
+            alike = [
+                (axis.size, axis.out, axis.stride, axis.interior) for axis in _axes(eqn)
+            ]
+            groups.setdefault((source, spec, *alike), []).append(eqn)
+    rounds, total = [], 0  # of the products of an image
+    for (source, spec, *_), eqns in groups.items():
+        rows, columns = map(_joint, zip(*map(_axes, eqns), strict=True))
+        maps = sum(
             e.outvars[0].aval.shape[e.params["dimension_numbers"].out_spec[1]]
             for e in eqns
-        ]
-        channels = (source.aval.shape[spec[1]], sum(maps))
-        plan = min(
-            (
-                SplitPlan(rows.plan(k // parts), columns.plan(parts), *channels)
-                for parts in range(1, k + 1)
-                if k % parts == 0
-            ),
-            key=_work,
         )
+        plans = [
+            SplitPlan(
+                rows.plan(k // parts),
+                columns.plan(parts),
+                channels=source.aval.shape[spec[1]],
+                feature_channels=maps,
+            )
+            for parts in range(1, k + 1)
+            if k % parts == 0
+        ]
+        # Fewest positions that a device computes, then fewest that it is sent.
+        computed = lambda plan: plan.rows.share * plan.columns.share
+        sent = lambda plan: plan.rows.window * plan.columns.window
+        plan = min(plans, key=lambda plan: (computed(plan), sent(plan)))
         products = sum(math.prod(e.invars[1].aval.shape) for e in eqns)  # a position's
         positions = rows.out * columns.out
         total += products * positions
-        spared.append(products * max(0, positions - _work(plan)[0]))
-        rounds.append(_Round(tuple(eqns), axes, (rows, columns), plan, 0.0))
-    parts = (s / total for s in spared)
-    rounds = [r._replace(spared=x) for r, x in zip(rounds, parts, strict=True)]
-    return [r for r in rounds if r.spared > 0 and r.spared >= network.least_spared]
+        spared = products * (positions - computed(plan))
+        rounds.append(_Round(tuple(eqns), (rows, columns), plan, spared))
+    return [r._replace(spared=r.spared / total) for r in rounds if r.spared > 0]
 
 
-def _work(plan: SplitPlan) -> tuple[int, int]:
-    """Returns the positions that a device computes, and those that it is sent."""
-    return (
-        plan.rows.share * plan.columns.share,
-        plan.rows.window * plan.columns.window,
-    )
-
-
-def _axes_of(eqn: Any) -> tuple[_Axis, _Axis]:
+def _axes(eqn: Any) -> tuple[_Axis, _Axis]:
     """Returns a convolution along rows and along columns."""
     p, numbers = eqn.params, eqn.params["dimension_numbers"]
     image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
@@ -420,28 +389,3 @@ def _joint(axes: Sequence[_Axis]) -> _Axis:
     low = max(axis.low for axis in axes)
     reach = max(low - axis.low + axis.reach for axis in axes)
     return axes[0]._replace(low=low, reach=reach)
-
-
-def _clients(flat: Flat, rounds: list[_Round]) -> list[_Part]:
-    """Gives every other operation to the first part that needs its result."""
-    distributed = {id(eqn) for r in rounds for eqn in r.eqns}
-    left = [eqn for eqn in flat.dynamic if id(eqn) not in distributed]
-    goals = [*([r.source] for r in rounds), flat.results]
-    own = []
-    for goal in goals:
-        own.append(needed(left, goal))
-        taken = set(map(id, own[-1]))
-        left = [eqn for eqn in left if id(eqn) not in taken]
-    reads = [
-        variables_among([*goal, *(v for eqn in eqns for v in eqn.invars)])
-        for goal, eqns in zip(goals, own, strict=True)
-    ]
-    there, parts = {flat.image: None}, []  # in their order
-    for i, eqns in enumerate(own):
-        there |= dict.fromkeys(v for eqn in eqns for v in eqn.outvars)
-        later = set[Any]().union(*reads[i + 1 :])
-        kept = [v for v in there if v in later]
-        parts.append(_Part(eqns, needed(flat.constant, reads[i]), kept))
-        if i < len(rounds):
-            there |= dict.fromkeys(v for eqn in rounds[i].eqns for v in eqn.outvars)
-    return parts

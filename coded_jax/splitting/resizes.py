@@ -6,7 +6,6 @@ every position, but for the borders, each output sees the inputs around it alone
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -42,19 +41,16 @@ class Weights(NamedTuple):
     sums: np.ndarray
     sum_tolerance: float
 
+    def of_outputs(self, outputs: np.ndarray) -> Weights:
+        """Returns those of some outputs."""
+        return self._replace(values=self.values[outputs], sums=self.sums[outputs])
 
-class Resize(NamedTuple):
-    """A product of a feature with a matrix that is a window.
-
-    Attributes:
-      axis: of the feature, which is resized.
-      order: axis `order[i]` of the feature is axis i of the result.
-      band: the window.
-    """
-
-    axis: int
-    order: tuple[int, ...]
-    band: Band
+    def alike(self) -> bool:
+        """Returns whether all outputs have the same weights, but for rounding."""
+        return bool(
+            np.ptp(self.values, axis=0).max() <= 2 * self.tolerance
+            and np.ptp(self.sums) <= 2 * self.sum_tolerance
+        )
 
 
 class Band(NamedTuple):
@@ -71,6 +67,20 @@ class Band(NamedTuple):
     digest: int
 
 
+class Resize(NamedTuple):
+    """A product of a feature with a matrix that is a window.
+
+    Attributes:
+      axis: of the feature, which is resized.
+      order: axis `order[i]` of the feature is axis i of the result.
+      band: the window.
+    """
+
+    axis: int
+    order: tuple[int, ...]
+    band: Band
+
+
 def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
     """Returns the resize that a `dot_general` computes; None if it is no resize.
 
@@ -80,21 +90,21 @@ def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
     """
     which = 0 if isinstance(traces[0], Feature) else 1
     feature, constant = traces[which], traces[1 - which]
-    if not (isinstance(feature, Feature) and isinstance(constant, Constant)):
-        return None
     contracted, batched = eqn.params["dimension_numbers"]
-    shape = eqn.invars[1 - which].aval.shape
     (axis, *more), own = contracted[which], contracted[1 - which]
-    if more or batched[0] or len(shape) != 2 or constant.value is None:
-        return None
-    if axis not in feature.axes[1:]:
+    if (
+        not isinstance(constant, Constant)
+        or constant.value is None
+        or len(eqn.invars[1 - which].aval.shape) != 2
+        or more
+        or batched[0]
+        or axis not in feature.axes[1:]
+    ):
         return None
     band = band_of(np.moveaxis(constant.value(), own[0], 0))
-    if band is None:
-        return None
     kept = [a for a in range(len(eqn.invars[which].aval.shape)) if a != axis]
     order = [axis, *kept] if which else [*kept, axis]
-    return Resize(axis, tuple(order), band)
+    return Resize(axis, tuple(order), band) if band else None
 
 
 def band_of(matrix: np.ndarray) -> Band | None:
@@ -106,71 +116,48 @@ def band_of(matrix: np.ndarray) -> Band | None:
     inputs, outputs = matrix.shape
     common = math.gcd(inputs, outputs)
     gap, stride = outputs // common, inputs // common
-    exact, (tolerance, *tolerances) = matrix.astype(np.float64), _tolerances(matrix)
-    matrix = np.where(abs(exact) > tolerance, exact, 0.0)
-    i, p = np.nonzero(matrix)
-    if not len(i):
-        return None
-    # Input i stands at i gap, output p at p stride.
-    offsets = i * gap - p * stride
-    first, last = int(offsets.min()), int(offsets.max())
-    if not _vanishes_beyond(exact, gap, stride, first - gap, last + gap):
-        return None
-    kernel = last - first + 1
-    places = np.arange(outputs) * stride
-    low = places + first < 0
-    high = places + last > (inputs - 1) * gap
-    inside = np.flatnonzero(~low & ~high)
-    phases = [inside[inside % gap == phase] for phase in range(gap)]
-    if not all(len(phase) for phase in phases):
-        return None
-    column = functools.partial(_column, matrix, gap, stride, first, kernel)
-
-    def weights_of(columns: list[int]) -> Weights:
-        values = np.stack([column(p) for p in columns])
-        return Weights(values, tolerances[0], exact.sum(0)[columns], tolerances[1])
-
-    if not all(_alike(weights_of(phase.tolist())) for phase in phases):
-        return None
-    borders = [np.flatnonzero(side).tolist() for side in (low, high)]
-    shown = [*borders[0], *(int(phase[0]) for phase in phases), *borders[1]]
-    padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
-    steps = windows(inputs, kernel, stride, padding=padding, gap=gap)
-    own = (gap, stride, first, kernel, *map(len, borders))
-    return Band(steps, weights_of(shown), digest_of(own))
-
-
-def _tolerances(matrix: np.ndarray) -> tuple[float, float, float]:
-    """Returns three tolerances: of zeros, of weights, and of sums of weights."""
-    sizes = np.abs(matrix.astype(np.float64))
-    zero = float(EPS * max(len(matrix), LEAST_ROUNDED) * sizes.max(initial=0))
+    exact = matrix.astype(np.float64)
+    sizes = np.abs(exact)
+    largest, total = sizes.max(initial=0), sizes.sum(0).max(initial=0)
+    zero = EPS * max(inputs, LEAST_ROUNDED) * largest
     # Weights are computed in float32, and rounded again if they are of float16.
     own = float(np.finfo(matrix.dtype).eps) if matrix.dtype.kind == "f" else 0.0
     own = own if own > EPS else 0.0
-    total = float(sizes.sum(0).max(initial=0))
-    return zero, zero + own * float(sizes.max(initial=0)), (FEW * EPS + own) * total
-
-
-def _vanishes_beyond(
-    matrix: np.ndarray, gap: int, stride: int, first: int, last: int
-) -> bool:
-    """Returns whether weights of offsets before `first` or after `last` add up to 0.
-
-    So the one input next to the window at either side may have a weight that is 0 but
-    for rounding, as a position may be rounded into the window of this input.
-    """
-    i, p = np.nonzero(matrix)
-    offsets, sizes = i * gap - p * stride, abs(matrix[i, p])
-    beyond = (offsets < first) | (offsets > last)
-    sums = np.bincount(p[beyond], sizes[beyond], minlength=1)
-    return bool(sums.max() <= FEW * EPS * sizes.max())
-
-
-def _alike(weights: Weights) -> bool:
-    """Returns whether all outputs have the same weights, but for rounding."""
-    return bool(
-        np.ptp(weights.values, axis=0).max() <= 2 * weights.tolerance
-        and np.ptp(weights.sums) <= 2 * weights.sum_tolerance
+    if not (sizes > zero).any():
+        return None
+    # Input i stands at i gap, output p at p stride.
+    offsets = np.arange(inputs)[:, None] * gap - np.arange(outputs) * stride
+    inner = offsets[sizes > zero]
+    first, last = int(inner.min()), int(inner.max())
+    # The one input next to the window at either side may have a weight that is 0 but
+    # for rounding, as a position may be rounded into the window of this input.
+    beyond = (offsets < first - gap) | (offsets > last + gap)
+    if np.where(beyond, sizes, 0).sum(0).max() > FEW * EPS * largest:
+        return None
+    kernel = last - first + 1
+    places = np.arange(outputs) * stride
+    low, high = places + first < 0, places + last > (inputs - 1) * gap
+    inside = np.flatnonzero(~low & ~high)
+    phases = [inside[inside % gap == phase] for phase in range(gap)]
+    # Of every output the weights by their offsets, 0 where there is no input.
+    at, rest = np.divmod(places[:, None] + np.arange(first, last + 1), gap)
+    there = (rest == 0) & (at >= 0) & (at < inputs)
+    values = np.where(sizes > zero, exact, 0.0)
+    values = values[np.where(there, at, 0), np.arange(outputs)[:, None]]
+    weights = Weights(
+        values=np.where(there, values, 0.0),
+        tolerance=float(zero + own * largest),
+        sums=exact.sum(0),
+        sum_tolerance=float((FEW * EPS + own) * total),
+    )
+    if not all(len(phase) and weights.of_outputs(phase).alike() for phase in phases):
+        return None
+    shown = [np.flatnonzero(low), [p[0] for p in phases], np.flatnonzero(high)]
+    padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
+    return Band(
+        windows(inputs, kernel, stride, padding=padding, gap=gap),
+        weights.of_outputs(np.concatenate(shown)),
+        digest_of(gap, stride, first, kernel, int(low.sum()), int(high.sum())),
     )
 
 
@@ -182,13 +169,3 @@ def same_weights(one: Sequence[Weights], other: Sequence[Weights]) -> bool:
         and np.abs(a.sums - b.sums).max() <= a.sum_tolerance + b.sum_tolerance
         for a, b in zip(one, other, strict=True)
     )
-
-
-def _column(
-    matrix: np.ndarray, gap: int, stride: int, first: int, kernel: int, p: int
-) -> np.ndarray:
-    """Returns the weights of output `p` by their offsets, 0 where there is no input."""
-    offsets = np.arange(first, first + kernel) + p * stride
-    at, rest = np.divmod(offsets, gap)
-    there = (rest == 0) & (at >= 0) & (at < len(matrix))
-    return np.where(there, matrix[np.where(there, at, 0), p], 0.0) + 0.0
