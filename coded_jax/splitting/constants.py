@@ -52,6 +52,30 @@ def params_without_sizes(params: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(key, params[key]) for key in sorted(params) if key not in SIZES]
 
 
+def axes_after(eqn: Any) -> dict[int, int]:
+    """Returns the axes of the operand that an operation keeps, and where they then are.
+
+    Of a broadcast these are not the ones that grow.
+    """
+    name, params = eqn.primitive.name, eqn.params
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    axes = range(len(before))
+    if name == "transpose":
+        return {axis: i for i, axis in enumerate(params["permutation"])}
+    if name == "broadcast_in_dim":
+        to = params["broadcast_dimensions"]
+        return {axis: to[axis] for axis in axes if before[axis] == after[to[axis]]}
+    if name == "reshape":
+        return axes_kept_by_reshape(before, after)
+    if name == "tile":
+        return {axis: axis for axis in axes if params["reps"][axis] == 1}
+    if name == "stack":
+        return {axis: axis + (axis >= params["axis"]) for axis in axes}
+    keys = ("axes", "axis", "dimensions")  # of reductions, squeeze and unstack
+    gone = np.atleast_1d(next(params[key] for key in keys if key in params))
+    return {axis: i for i, axis in enumerate(a for a in axes if a not in gone)}
+
+
 def axes_kept_by_reshape(
     before: tuple[int, ...], after: tuple[int, ...]
 ) -> dict[int, int]:
@@ -188,14 +212,10 @@ def _varying_axes(eqn: Any, traces: Sequence[Constant]) -> Constant | None:
     if name == "iota":
         varying = trace_constant(eqn.outvars[0].aval).varying
         return Constant(varying & {params["dimension"]})
-    if name == "broadcast_in_dim":
-        return traces[0].remap_axes(dict(enumerate(params["broadcast_dimensions"])))
-    if name == "transpose":
-        return traces[0].remap_axes({a: i for i, a in enumerate(params["permutation"])})
-    if name in ("reshape", "squeeze"):
-        kept = axes_kept_by_reshape(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape)
-        if traces[0].varying | set(traces[0].border) <= set(kept):
-            return traces[0].remap_axes(kept)
+    if name in ("broadcast_in_dim", "transpose", "reshape", "squeeze"):
+        to = axes_after(eqn)
+        if traces[0].varying | set(traces[0].border) <= set(to):
+            return traces[0].remap_axes(to)
     if name in ELEMENTWISE and len(eqn.outvars) == 1:
         return join_constants(traces)
     if (

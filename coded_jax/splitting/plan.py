@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 
 from coded_jax.checks import first_line, is_integer, require, require_sizes
-from coded_jax.splitting.receptive_field import Analysis, analyse
+from coded_jax.splitting.receptive_field import analyse
 from coded_jax.splitting.traces import Field
 from coded_jax.types import AxisPlan, PyTree, SplitPlan
 
@@ -49,41 +49,26 @@ def make_plan(
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
-        _plan_axis(name, field, size, features, parts, halo)
-        for name, field, size, features, parts in zip(
-            ("rows", "columns"),
-            whole.fields,
-            image_shape[:2],
-            whole.features[:2],
-            grid_sizes,
-            strict=True,
+        _plan_axis(
+            name,
+            field=whole.fields[i],
+            size=image_shape[i],
+            out=whole.features[i],
+            parts=grid_sizes[i],
+            halo=halo,
         )
+        for i, name in enumerate(("rows", "columns"))
     )
-    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
-    _check_pieces(f_conv, variables, image_shape, plan, whole)
-    return plan
-
-
-def _check_pieces(
-    f_conv: Callable[[PyTree, jax.Array], jax.Array],
-    variables: PyTree,
-    image_shape: tuple[int, int, int],
-    plan: SplitPlan,
-    whole: Analysis,
-) -> None:
-    """Checks that `f_conv` does the same on pieces, which have another size.
-
-    Raises:
-      ValueError: it fails on them, or some operation depends on the size.
-    """
+    plan = SplitPlan(rows, columns, channels, whole.features[2])
+    # Pieces have another size, with which f_conv must do the same.
+    shape = plan.piece_shape
     try:
-        piece = analyse(f_conv, variables, plan.piece_shape)
+        piece = analyse(f_conv, variables, shape)
     except Exception as error:
         reason = first_line(error.__cause__ or error)  # of f_conv, if it has failed
         raise ValueError(
-            f"f_conv: fails for pieces {plan.piece_shape} but not for images "
-            f"{image_shape}: move what depends on the size to the head, or take a "
-            f"smaller k ({reason})"
+            f"f_conv: fails for pieces {shape} but not for images {image_shape}: move "
+            f"what depends on the size to the head, or take a smaller k ({reason})"
         ) from error
     different = whole.differs_from(piece)
     if different is not None:
@@ -92,49 +77,58 @@ def _check_pieces(
             way_out = "crop relative to its end, or move it to the head"
         raise ValueError(
             f"f_conv: operation {different} depends on the size of the image, with "
-            f"other windows, padding or constants for pieces {plan.piece_shape} than "
-            f"for images {image_shape}: {way_out}"
+            f"other windows, padding or constants for pieces {shape} than for images "
+            f"{image_shape}: {way_out}"
         )
-    for axis, name, features in zip(
-        (plan.rows, plan.columns), ("rows", "columns"), piece.features[:2], strict=True
+    for name, axis, features in (
+        ("rows", rows, piece.features[0]),
+        ("columns", columns, piece.features[1]),
     ):
-        if max(axis.cuts) + axis.share > features:
+        if (least := max(axis.cuts) + axis.share) > features:
             raise ValueError(
-                f"f_conv: makes {features} {name} of features of pieces "
-                f"{plan.piece_shape}, where the split needs "
-                f"{max(axis.cuts) + axis.share}: take a smaller k"
+                f"f_conv: makes {features} {name} of features of pieces {shape}, where "
+                f"the split needs {least}: take a smaller k"
             )
+    return plan
 
 
 def _plan_axis(
-    name: str, field: Field, size: int, out: int, parts: int, halo: int
+    name: str, *, field: Field, size: int, out: int, parts: int, halo: int
 ) -> AxisPlan:
     """Plans the windows along one axis, of the shortest length that suffices for all.
 
     Raises:
       ValueError: a piece would have no features, or need the whole image.
     """
-    share = -(-out // max(parts, 1))
-    if not 1 <= parts <= out or (parts - 1) * share >= out:
-        accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
+    accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
+    if parts not in accepted:
         raise ValueError(
             f"k: {parts} pieces along the {name} would leave empty pieces, since the "
             f"features have {out} {name}; accepted are {accepted}"
         )
+    share = -(-out // parts)
     firsts = [min(i * share, out - share) for i in range(parts)]
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
-    window = shortest_window(needed, field.step, size)
-    starts = _window_starts(needed, field.step, size - window)
+    step, stride = field.step, field.stride
+    window = shortest_window(needed, step, size)
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
             "of the image, which gains nothing; take fewer"
             f"{', a smaller halo' if halo else ''} or end f_conv earlier"
         )
-    stride = field.stride
+    starts = [min(low // step * step, size - window) for low, _ in needed]
     cuts = [a - int(start / stride) for a, start in zip(firsts, starts, strict=True)]
-    return AxisPlan(size, window, tuple(starts), out, share, tuple(cuts), stride)
+    return AxisPlan(
+        size=size,
+        window=window,
+        starts=tuple(starts),
+        out=out,
+        share=share,
+        cuts=tuple(cuts),
+        stride=stride,
+    )
 
 
 def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
@@ -147,8 +141,3 @@ def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
     """
     least = max(high - low // step * step for low, high in needed)
     return least + (size - least) % step
-
-
-def _window_starts(needed: list[tuple[int, int]], step: int, last: int) -> list[int]:
-    """Returns starts that are multiples of a step, at most `last`."""
-    return [min(low // step * step, last) for low, _ in needed]

@@ -14,7 +14,7 @@ import numpy as np
 
 from coded_jax.splitting.constants import (
     ELEMENTWISE,
-    axes_kept_by_reshape,
+    axes_after,
     regrouped,
 )
 from coded_jax.splitting.resizes import resize_of
@@ -77,33 +77,28 @@ def join_features(eqn: Any, traces: Operands) -> Feature:
     first = features[0]
     if len({f.axes for f in features}) > 1:
         raise Refusal("joins features with rows and columns on different axes")
-    for t in traces:
-        if isinstance(t, Constant):
-            _check_constant(t, first)
-    rows, columns = (join_fields([f.fields[i] for f in features]) for i in range(2))
-    last = [
-        first.last[i] if len({f.last[i] for f in features}) == 1 else None
-        for i in range(2)
-    ]
-    return Feature(first.axes, (rows, columns), (last[0], last[1]))
-
-
-def _check_constant(constant: Constant, feature: Feature) -> None:
+    constants = [t for t in traces if isinstance(t, Constant)]
     for axis, name, last in zip(
-        feature.axes, ("batch", "rows", "columns"), (None, *feature.last), strict=True
+        first.axes, ("batch", "rows", "columns"), (None, *first.last), strict=True
     ):
-        if axis in constant.varying:
+        if any(axis in constant.varying for constant in constants):
             raise Refusal(
                 f"joins the image with a constant that varies along the {name} "
                 "(position embedding, mask, random numbers)"
             )
         # The padding of an average is left out of the count just where it is left out
         # of the sum, in a piece as in the image, but only if the windows are the same.
-        if axis in constant.border and constant.border[axis] != last:
+        if any(constant.border.get(axis, last) != last for constant in constants):
             raise Refusal(
                 f"joins the image with a constant that varies at the borders of the "
                 f"{name}, since it went through padding that the image did not"
             )
+    rows, columns = map(join_fields, zip(*(f.fields for f in features), strict=True))
+    last_rows, last_columns = (
+        own if all(f.last[i] == own for f in features) else None
+        for i, own in enumerate(first.last)
+    )
+    return Feature(first.axes, (rows, columns), (last_rows, last_columns))
 
 
 def sole_feature(traces: Operands, what: str = "a second operand") -> Feature:
@@ -136,56 +131,33 @@ def axis_names(feature: Feature, axes: set[int]) -> str:
     return " and ".join(held)
 
 
-@rule("transpose")
-def _transpose(eqn: Any, traces: Operands) -> Feature:
-    order = eqn.params["permutation"]
-    return sole_feature(traces).remap_axes({axis: i for i, axis in enumerate(order)})
+REDUCTIONS = (
+    "argmax argmin reduce reduce_and reduce_max reduce_min reduce_or reduce_prod "
+    "reduce_sum reduce_xor".split()
+)
+GONE = {
+    "broadcast_in_dim": "repeats {} (edge padding, upsampling)",
+    "tile": "repeats {} (edge padding, upsampling)",
+    "squeeze": "drops {}",
+    "unstack": "drops {}",
+    **dict.fromkeys(
+        REDUCTIONS, "reduces over all {} (global pooling, or a norm over positions)"
+    ),
+}
+"""What it means that an operation has no place for an axis of its operand."""
 
 
-@rule("broadcast_in_dim")
-def _broadcast(eqn: Any, traces: Operands) -> Feature:
-    feature, to = sole_feature(traces), eqn.params["broadcast_dimensions"]
-    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    grown = {axis for axis in feature.axes if before[axis] != after[to[axis]]}
-    if grown:
-        raise Refusal(
-            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
-        )
-    return feature.remap_axes(dict(enumerate(to)))
-
-
-@rule("tile")
-def _tile(eqn: Any, traces: Operands) -> Feature:
-    feature, reps = sole_feature(traces), eqn.params["reps"]
-    grown = {axis for axis in feature.axes if reps[axis] != 1}
-    if grown:
-        raise Refusal(
-            f"repeats {axis_names(feature, grown)} (edge padding, upsampling)"
-        )
-    return feature
-
-
-@rule("stack")
-def _stack(eqn: Any, traces: Operands) -> Feature:
-    feature, new = join_features(eqn, traces), eqn.params["axis"]
-    return feature.remap_axes({axis: axis + (axis >= new) for axis in feature.axes})
-
-
-@rule("unstack")
-def _unstack(eqn: Any, traces: Operands) -> Feature:
-    feature, gone = sole_feature(traces), eqn.params["axis"]
-    if gone in feature.axes:
-        raise Refusal(f"drops {axis_names(feature, {gone})}")
-    return feature.remap_axes({axis: axis - (axis > gone) for axis in feature.axes})
-
-
-@rule("squeeze")
-def _squeeze(eqn: Any, traces: Operands) -> Feature:
-    feature, gone = sole_feature(traces), eqn.params["dimensions"]
-    if lost := set(feature.axes) & set(gone):
-        raise Refusal(f"drops {axis_names(feature, lost)}")
-    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in gone]
-    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
+@rule("stack", "transpose", *GONE)
+def _move_axes(eqn: Any, traces: Operands) -> Feature:
+    name = eqn.primitive.name
+    join = join_features if name == "stack" else join_reduced
+    feature, to = join(eqn, traces), axes_after(eqn)
+    lost = set(feature.axes) - set(to)
+    if feature.axes[0] in lost and name in REDUCTIONS:
+        raise Refusal("reduces over the batch (batch norm in training mode?)")
+    if lost:
+        raise Refusal(GONE[name].format(axis_names(feature, lost)))
+    return feature.remap_axes(to)
 
 
 @rule("reshape")
@@ -196,7 +168,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     if before == after:
         return feature
-    to = axes_kept_by_reshape(before, after)
+    to = axes_after(eqn)
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
     lost = set(feature.axes) - set(to)
     for axis in lost:
@@ -221,41 +193,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
 
 
 @rule(
-    "argmax",
-    "argmin",
-    "reduce",
-    "reduce_and",
-    "reduce_max",
-    "reduce_min",
-    "reduce_or",
-    "reduce_prod",
-    "reduce_sum",
-    "reduce_xor",
-)
-def _reduce(eqn: Any, traces: Operands) -> Feature:
-    feature = join_reduced(eqn, traces)
-    axes = eqn.params["dimensions" if eqn.primitive.name == "reduce" else "axes"]
-    if feature.axes[0] in axes:
-        raise Refusal("reduces over the batch (batch norm in training mode?)")
-    if set(feature.axes) & set(axes):
-        over = axis_names(feature, set(axes))
-        raise Refusal(
-            f"reduces over all {over} (global pooling, or a norm over positions)"
-        )
-    left = [a for a in range(len(eqn.invars[0].aval.shape)) if a not in axes]
-    return feature.remap_axes({axis: i for i, axis in enumerate(left)})
-
-
-@rule(
-    "concatenate",
-    "cumlogsumexp",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
-    "rev",
-    "sort",
-    "split",
+    *"concatenate cumlogsumexp cummax cummin cumprod cumsum rev sort split".split(),
     "top_k",
 )
 def _along_channels(eqn: Any, traces: Operands) -> Feature:

@@ -21,6 +21,26 @@ Stride = int | Fraction
 """Pixels from one value to the next, below 1 where values are finer than pixels."""
 
 
+class Window(NamedTuple):
+    """A windowed operation along one axis of `size` positions; no padding is < 0.
+
+    With a gap it is moved over these with zeros between them, and behind the last one.
+    """
+
+    size: int
+    kernel: int = 1
+    stride: int = 1
+    dilation: int = 1
+    low: int = 0
+    high: int = 0
+    gap: int = 1
+
+    @property
+    def trivial(self) -> bool:
+        """Returns whether each output sees the input at its own position alone."""
+        return self[1:] == (1, 1, self.dilation, 0, 0, 1)
+
+
 class Field(NamedTuple):
     """Receptive field along one axis: outputs `[a, b)` need `[a*s+low, (b-1)*s+high)`.
 
@@ -46,16 +66,9 @@ class Field(NamedTuple):
         """Pixels between two places where a piece may begin."""
         return self.grain or self.stride.numerator
 
-    def through(
-        self, kernel: int, stride: int, dilation: int, padding: int, gap: int = 1
-    ) -> Field:
-        """Returns the field after one more windowed operation.
-
-        Args:
-          kernel, stride, dilation, padding: of the window; padding at the low end.
-          gap: from one value to the next, of what the window is moved over, with zeros
-            between them.
-        """
+    def through(self, window: Window) -> Field:
+        """Returns the field after one more windowed operation."""
+        _, kernel, stride, dilation, padding, _, gap = window
         unit, reach = Fraction(1, gap), (kernel - 1) * dilation
         step = Field(stride * unit, -padding * unit, 1 + (reach - padding) * unit)
         return self.after(step, unit)
@@ -111,26 +124,6 @@ Fields = tuple[Field, Field]  # rows, columns
 # Largest array of integers whose values are computed: the grid of indices of half of
 # 1,448 rows and as many columns, which x[:, ::2, ::2] makes before jax 0.8.
 MAX_KNOWN_INTEGERS = 2**20
-
-
-class Window(NamedTuple):
-    """A windowed operation along one axis of `size` positions; no padding is < 0.
-
-    With a gap it is moved over these with zeros between them, and behind the last one.
-    """
-
-    size: int
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    low: int = 0
-    high: int = 0
-    gap: int = 1
-
-    @property
-    def trivial(self) -> bool:
-        """Returns whether each output sees the input at its own position alone."""
-        return self[1:] == (1, 1, self.dilation, 0, 0, 1)
 
 
 def windows(
@@ -204,11 +197,9 @@ class Feature:
         """Returns the feature after windows along rows and along columns."""
         fields, last = list(self.fields), list(self.last)
         for axis, axis_steps in enumerate(steps):
-            for w in axis_steps:
-                last[axis] = w
-                fields[axis] = fields[axis].through(
-                    w.kernel, w.stride, w.dilation, w.low, w.gap
-                )
+            for window in axis_steps:
+                last[axis] = window
+                fields[axis] = fields[axis].through(window)
         return dataclasses.replace(
             self, fields=(fields[0], fields[1]), last=(last[0], last[1])
         )

@@ -11,7 +11,7 @@ from jax import lax
 
 from coded_jax.splitting import platform_specialised
 from coded_jax.splitting.receptive_field import analyse
-from coded_jax.splitting.traces import Field
+from coded_jax.splitting.traces import Field, Window
 from tests.errors import refused
 
 SHAPE = (24, 21, 2)
@@ -41,7 +41,7 @@ def test_window_walks_back_layer_by_layer(chain, a, length, data):
     paddings = [data.draw(st.integers(0, 4)) for _ in chain]
     field = Field()
     for (q, s, d, _), p in zip(chain, paddings, strict=True):
-        field = field.through(q, s, d, p)
+        field = field.through(Window(24, q, s, d, p))
     low, high = a, a + length
     for (q, s, d, _), p in reversed(list(zip(chain, paddings, strict=True))):
         low, high = low * s - p, (high - 1) * s - p + (q - 1) * d + 1
