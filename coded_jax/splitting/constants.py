@@ -124,37 +124,47 @@ def regrouped(
     return groups
 
 
-def windows_of_operation(eqn: Any) -> dict[int, tuple[int, list[Window]]]:
-    """Returns input axis -> (output axis, windows) of a windowed operation."""
+def windows_of_operation(eqn: Any) -> tuple[dict[int, int], dict[int, list[Window]]]:
+    """Returns input axis -> output axis, and input axis -> windows, of an operation.
+
+    A convolution has no windows along batch and channels.
+    """
     name, params, shape = eqn.primitive.name, eqn.params, eqn.invars[0].aval.shape
-    ins = outs = range(len(shape))
+    axes = list(range(len(shape)))
+    to = dict(zip(axes, axes, strict=True))
+    if name == "slice":
+        windows_along = {}
+        for axis, size in enumerate(shape):
+            start, limit = params["start_indices"][axis], params["limit_indices"][axis]
+            stride = params["strides"][axis] if params["strides"] else 1
+            crop = windows(size, padding=(-start, limit - size))
+            windows_along[axis] = crop + windows(limit - start, stride=stride)
+        return to, windows_along
     kernel = strides = dilation = gaps = [1] * len(shape)
     if name == "pad":
         padding = [(low, high) for low, high, _ in params["padding_config"]]
         gaps = [interior + 1 for *_, interior in params["padding_config"]]
-    elif name == "conv_general_dilated":
-        numbers = params["dimension_numbers"]
-        ins, outs = numbers.lhs_spec[2:], numbers.out_spec[2:]
-        kernel = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[2:]]
-        strides, padding = params["window_strides"], params["padding"]
-        dilation, gaps = params["rhs_dilation"], params["lhs_dilation"]
     else:
-        kernel, strides = params["window_dimensions"], params["window_strides"]
-        padding = params["padding"]
+        strides, padding = params["window_strides"], params["padding"]
+    if name == "conv_general_dilated":
+        numbers = params["dimension_numbers"]
+        to = dict(zip(numbers.lhs_spec, numbers.out_spec, strict=True))
+        axes = numbers.lhs_spec[2:]
+        kernel = [eqn.invars[1].aval.shape[axis] for axis in numbers.rhs_spec[2:]]
+        dilation, gaps = params["rhs_dilation"], params["lhs_dilation"]
+    elif name != "pad":
+        kernel = params["window_dimensions"]
         dilation, gaps = params["window_dilation"], params["base_dilation"]
-    return {
-        axis: (
-            out,
-            windows(
-                shape[axis],
-                kernel=int(kernel[i]),
-                stride=int(strides[i]),
-                dilation=int(dilation[i]),
-                padding=(int(padding[i][0]), int(padding[i][1])),
-                gap=int(gaps[i]),
-            ),
+    return to, {
+        axis: windows(
+            shape[axis],
+            kernel=int(kernel[i]),
+            stride=int(strides[i]),
+            dilation=int(dilation[i]),
+            padding=(int(padding[i][0]), int(padding[i][1])),
+            gap=int(gaps[i]),
         )
-        for i, (axis, out) in enumerate(zip(ins, outs, strict=True))
+        for i, axis in enumerate(axes)
     }
 
 
@@ -223,12 +233,10 @@ def _varying_axes(eqn: Any, traces: Sequence[Constant]) -> Constant | None:
         and not traces[0].border
     ):
         # The same window of equal values: only padding makes a difference.
-        steps = windows_of_operation(eqn).values()
-        if not any(w.gap > 1 for _, axis_windows in steps for w in axis_windows):
-            last = {
-                out: axis_windows[-1] for out, axis_windows in steps if axis_windows
-            }
-            padded = {out: w for out, w in last.items() if w.low or w.high}
+        _, windows_along = windows_of_operation(eqn)
+        if not any(w.gap > 1 for steps in windows_along.values() for w in steps):
+            last = {axis: w[-1] for axis, w in windows_along.items() if w}
+            padded = {axis: w for axis, w in last.items() if w.low or w.high}
             return Constant(traces[0].varying, padded)
     return None
 

@@ -52,7 +52,7 @@ class Analysis(NamedTuple):
       digest: equal for two image sizes if all that leads to the result is the same but
         for the size: operations, windows, padding at either border, constants.
       operations: name and digest of every operation, in order.
-      weights: of resizes, those along rows first, see `resizes.Band`.
+      weights: of resizes, those along rows first, see `resizes.Resize`.
     """
 
     fields: Fields
@@ -122,9 +122,9 @@ def analyse(
             # transposition.
             axis, shape = origin.axes.index(resize.axis), eqn.outvars[0].aval.shape
             size = _relative_sizes(shape, feature, image_shape)[axis - 1]
-            own = digest_of("resize", axis, size, resize.band.digest)
+            own = digest_of("resize", axis, size, resize.digest)
             operations.append((f"{name!r}{where}", own))
-            weights[axis - 1].append(resize.band.weights)
+            weights[axis - 1].append(resize.weights)
             digest, layout = origin.digest + own, origin.transposed(resize.order)
             traced = [dataclasses.replace(feature, digest=digest, layout=layout)]
         else:

@@ -53,32 +53,22 @@ class Weights(NamedTuple):
         )
 
 
-class Band(NamedTuple):
-    """A matrix `[inputs, outputs]` that is the same window at every position.
+class Resize(NamedTuple):
+    """A product of a feature with a matrix that is the same window at every position.
 
     Attributes:
+      axis: of the feature, which is resized.
+      order: axis `order[i]` of the feature is axis i of the result.
       steps: the window, see `traces.windows`.
       weights: of an output of each phase and of those at either border.
       digest: of the window, whatever the size and the weights.
     """
 
+    axis: int
+    order: tuple[int, ...]
     steps: list[Window]
     weights: Weights
     digest: int
-
-
-class Resize(NamedTuple):
-    """A product of a feature with a matrix that is a window.
-
-    Attributes:
-      axis: of the feature, which is resized.
-      order: axis `order[i]` of the feature is axis i of the result.
-      band: the window.
-    """
-
-    axis: int
-    order: tuple[int, ...]
-    band: Band
 
 
 def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
@@ -101,18 +91,15 @@ def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
         or axis not in feature.axes[1:]
     ):
         return None
-    band = band_of(np.moveaxis(constant.value(), own[0], 0))
+    band = _band_of(np.moveaxis(constant.value(), own[0], 0))
     kept = [a for a in range(len(eqn.invars[which].aval.shape)) if a != axis]
     order = [axis, *kept] if which else [*kept, axis]
-    return Resize(axis, tuple(order), band) if band else None
+    return Resize(axis, tuple(order), *band) if band else None
 
 
-def band_of(matrix: np.ndarray) -> Band | None:
-    """Returns the window that a matrix is; None if it is none, or too small for one.
-
-    Args:
-      matrix: `[inputs, outputs]`.
-    """
+def _band_of(matrix: np.ndarray) -> tuple[list[Window], Weights, int] | None:
+    """Returns the window that a matrix `[inputs, outputs]` is, its weights and its
+    digest; None if it is none, or too small for one."""
     inputs, outputs = matrix.shape
     common = math.gcd(inputs, outputs)
     gap, stride = outputs // common, inputs // common
@@ -154,7 +141,7 @@ def band_of(matrix: np.ndarray) -> Band | None:
         return None
     shown = [np.flatnonzero(low), [p[0] for p in phases], np.flatnonzero(high)]
     padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
-    return Band(
+    return (
         windows(inputs, kernel, stride, padding=padding, gap=gap),
         weights.of_outputs(np.concatenate(shown)),
         digest_of(gap, stride, first, kernel, int(low.sum()), int(high.sum())),

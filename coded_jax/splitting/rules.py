@@ -47,10 +47,10 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for the primitives of these names."""
+    """Registers a rule for the primitives of these names, with spaces between them."""
 
     def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(names, function))
+        RULES.update(dict.fromkeys(" ".join(names).split(), function))
         return function
 
     return register
@@ -192,10 +192,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     return feature.remap_axes(to)
 
 
-@rule(
-    *"concatenate cumlogsumexp cummax cummin cumprod cumsum rev sort split".split(),
-    "top_k",
-)
+@rule("concatenate cumlogsumexp cummax cummin cumprod cumsum rev sort split top_k")
 def _along_channels(eqn: Any, traces: Operands) -> Feature:
     feature, params = join_features(eqn, traces), eqn.params
     last = len(eqn.invars[0].aval.shape) - 1
@@ -218,7 +215,7 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
     assert isinstance(feature, Feature) and isinstance(constant, Constant)
     contracted, batched = eqn.params["dimension_numbers"]
     if resize := resize_of(eqn, traces):
-        steps = [resize.band.steps if a == resize.axis else [] for a in feature.axes]
+        steps = [resize.steps if a == resize.axis else [] for a in feature.axes]
         to = {axis: i for i, axis in enumerate(resize.order)}
         return feature.through(*steps[1:]).remap_axes(to)
     mixed = axis_names(feature, set(contracted[which]))

@@ -5,7 +5,6 @@ Convolutions, pooling, padding, slices, and the indexing that is a slice in disg
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,55 +28,26 @@ from coded_jax.splitting.traces import (
 )
 
 
-@rule("conv_general_dilated")
-def _convolution(eqn: Any, traces: Operands) -> Feature:
-    feature, params = sole_feature(traces, "a kernel"), eqn.params
-    numbers = params["dimension_numbers"]
-    batch, channels, *_ = numbers.lhs_spec
-    if feature.axes[0] != batch or channels in feature.axes:
-        raise Refusal("takes rows, columns or batch for channels")
-    if params["batch_group_count"] != 1:
-        raise Refusal("groups the batch")
-    result = _through_windows(eqn, feature)
-    return dataclasses.replace(result, axes=(numbers.out_spec[0], *result.axes[1:]))
-
-
-@rule(
-    "reduce_window",
-    "reduce_window_max",
-    "reduce_window_min",
-    "reduce_window_sum",
-    "pad",
-)
-def _pool(eqn: Any, traces: Operands) -> Feature:
-    feature = join_reduced(eqn, traces)
-    if windows_of_operation(eqn)[feature.axes[0]][1]:
-        raise Refusal("has a window or padding over the batch")
-    return _through_windows(eqn, feature)
-
-
-def _through_windows(eqn: Any, feature: Feature) -> Feature:
-    batch, rows, columns = feature.axes
-    steps = windows_of_operation(eqn)
-    result = feature.through(steps[rows][1], steps[columns][1])
-    return dataclasses.replace(result, axes=(batch, steps[rows][0], steps[columns][0]))
-
-
-@rule("slice")
-def _slice(eqn: Any, traces: Operands) -> Feature:
-    feature, params = sole_feature(traces), eqn.params
-    sizes = eqn.invars[0].aval.shape
-    strides = params["strides"] or (1,) * len(sizes)
-
-    def steps(axis: int) -> list[Window]:
-        start, limit = params["start_indices"][axis], params["limit_indices"][axis]
-        crop = windows(sizes[axis], padding=(-start, limit - sizes[axis]))
-        return crop + windows(limit - start, stride=strides[axis])
-
-    batch, rows, columns = map(steps, feature.axes)
-    if batch:
-        raise Refusal("takes a part of the batch (edge padding?)")
-    return feature.through(rows, columns)
+@rule("conv_general_dilated pad reduce_window reduce_window_max reduce_window_min")
+@rule("reduce_window_sum slice")
+def _move_window(eqn: Any, traces: Operands) -> Feature:
+    name, params = eqn.primitive.name, eqn.params
+    to, windows_along = windows_of_operation(eqn)
+    if name == "conv_general_dilated":
+        feature, numbers = sole_feature(traces, "a kernel"), params["dimension_numbers"]
+        batch, channels, *_ = numbers.lhs_spec
+        if feature.axes[0] != batch or channels in feature.axes:
+            raise Refusal("takes rows, columns or batch for channels")
+        if params["batch_group_count"] != 1:
+            raise Refusal("groups the batch")
+    else:
+        feature = join_reduced(eqn, traces)
+        if windows_along[feature.axes[0]] and name == "slice":
+            raise Refusal("takes a part of the batch (edge padding?)")
+        if windows_along[feature.axes[0]]:
+            raise Refusal("has a window or padding over the batch")
+    _, rows, columns = feature.axes
+    return feature.through(windows_along[rows], windows_along[columns]).remap_axes(to)
 
 
 @rule("dynamic_slice")
