@@ -30,7 +30,7 @@ from coded_jax.splitting.flattening import (
 )
 from coded_jax.staging.graph import Graph, Packing, Place, make_graph, names_of
 from coded_jax.staging.resizing import run_resized
-from coded_jax.types import Block, PyTree, State, apart, together
+from coded_jax.types import Block, Kept, PyTree, State, apart, together
 
 OTHER = (
     "model: other operations given for {} images than for 2 of float32, the same ones "
@@ -197,7 +197,8 @@ class PartBlock:
     def __call__(self, variables: PyTree, state: State) -> State:
         x, kept = apart(state)
         network, graph = self.network, self.network.graph
-        part, (packing, held) = self.parts[self.index], self._interface(self.index)
+        part, interfaces = self.parts[self.index], _interfaces(graph, self.parts)
+        packing, held = interfaces[self.index]
         own = variables[self.name] if self.leaves else {}
         leaves = {i: own[network.paths[i]] for i in self.leaves}
         # Features cross a cut in the dtype of the images, whatever the network
@@ -206,7 +207,7 @@ class PartBlock:
         dtype = x.dtype if is_real(x) else jnp.dtype(jnp.float32)
         flat = network.traced(x.shape[0], leaves, dtype)
         if (traced := graph.matched(flat, part.end)) is None:
-            return self._run_twice(variables, state, leaves)
+            return self._run_twice(variables, x, kept, held)
         values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
         eqns = [flat.dynamic[i] for i in graph.order[part.start : part.end]]
         goals = variables_among(v for eqn in eqns for v in eqn.invars)
@@ -227,58 +228,35 @@ class PartBlock:
             run(eqns, values)
         if self.is_last:
             return values[flat.results[0]]
-        packing, held = self._interface(self.index + 1)
+        packing, held = interfaces[self.index + 1]
         out = _pack([values[traced[v]] for v in packing.variables], packing, graph)
         out = out.astype(dtype) if is_real(out) else out
         if not part.coded:
             kept = tuple(values[traced[v]] for v in held)
         return together(out, kept)
 
-    def _interface(self, index: int) -> tuple[Packing, list[Any]]:
-        return _interfaces(self.network.graph, self.parts)[index]
-
-    def _run_twice(self, variables: PyTree, state: State, leaves: Any) -> State:
+    def _run_twice(
+        self, variables: PyTree, x: jax.Array, kept: Kept, held: list[Any]
+    ) -> State:
         """Computes one image as two which are the same.
 
-        Some functions are other operations for one image, as `jnp.matmul`.
+        Some functions are other operations for one image, as `jnp.matmul`. What is kept
+        stays that of two images, since later parts are computed so, too.
 
         Raises:
           ValueError: there are more images, or images lie on no axis of their own.
         """
-        x, kept = apart(state)
-        graph = self.network.graph
         if x.shape[0] != 1:
             raise ValueError(OTHER.format(x.shape[0]))
-        more = self.network.traced(BATCH + 1, leaves)
-        traced = graph.matched(more, len(graph.operations))
-        if traced is None:
-            raise ValueError(OTHER.format(BATCH + 1))
-
-        def axis_of(v: Any) -> int | None:
-            """Finds the axis of the images of a value, which alone is longer for one
-            more of them; None of values without one."""
-            sizes = zip(v.aval.shape, traced[v].aval.shape, strict=True)
-            longer = {i: pair for i, pair in enumerate(sizes) if pair[0] != pair[1]}
-            if not longer:
-                return None
-            if [*longer.values()] != [(BATCH, BATCH + 1)]:
+        twice = []
+        for array, v in zip(kept, held, strict=False):  # a piece comes without
+            sizes = enumerate(zip(array.shape, v.aval.shape, strict=True))
+            longer = [(axis, pair) for axis, pair in sizes if pair[0] != pair[1]]
+            if longer and [pair for _, pair in longer] != [(1, BATCH)]:
                 raise ValueError(OTHER.format(1))
-            return next(iter(longer))
-
-        def first(x: jax.Array, axis: int | None) -> jax.Array:
-            return x if axis is None else lax.slice_in_dim(x, 0, 1, axis=axis)
-
-        held = []
-        for array, v in zip(kept, self._interface(self.index)[1], strict=True):
-            axis = axis_of(v)
-            held.append(array if axis is None else jnp.repeat(array, 2, axis))
-        both = together(jnp.repeat(x, 2, 0), tuple(held))
-        result = self(variables, both)
-        if self.is_last:
-            return first(result, axis_of(graph.flat.results[0]))
-        out, kept = apart(result)
-        later = zip(kept, self._interface(self.index + 1)[1], strict=True)
-        return together(first(out, 0), tuple(first(a, axis_of(v)) for a, v in later))
+            twice.append(jnp.repeat(array, 2, longer[0][0]) if longer else array)
+        out, kept = apart(self(variables, together(jnp.repeat(x, 2, 0), tuple(twice))))
+        return together(out[:1], kept)
 
 
 def blocks_of(network: Network, parts: Sequence[Part]) -> list[PartBlock]:

@@ -177,12 +177,22 @@ def plan_stages(
     fastest: dict[int, Chain] = {}  # of each number of rounds
     for chain in chains:
         fastest.setdefault(len(chain.segments), chain)
-    chain = _counted(search, chains[0], costs)
-    fastest.pop(len(chain.segments))
+    del fastest[len(chains[0].segments)]
+    # With the operations of pieces as they were counted.
+    counted, seconds = [], chains[0].seconds
+    coded = [cost for cost in costs if cost.plan]
+    for segment, cost in zip(chains[0].segments, coded, strict=True):
+        trip = segment.trip._replace(device_flops=cost.piece_flops)
+        of_trips = [search.rates.round_seconds(x, k + r) for x in (trip, segment.trip)]
+        seconds += of_trips[0] - of_trips[1]
+        counted.append(segment._replace(trip=trip))
+    device = sum(segment.trip.device_flops for segment in counted)
+    total = sum(cost.flops for cost in costs)
+    chain = Chain(tuple(counted), seconds, chains[0].coded, device / total)
     return StagePlan(
         base=BaseModel(functools.partial(_given, own), tuple(blocks[:-1]), blocks[-1]),
         variables=own,
-        stages=tuple(cost.blocks for cost in costs if cost.plan),
+        stages=tuple(cost.blocks for cost in coded),
         grids=tuple(segment.grid for segment in chain.segments),
         k=k,
         r=r,
@@ -358,17 +368,3 @@ def _costs(
             )
         costs.append(cost)
     return costs, refused
-
-
-def _counted(search: Search, chain: Chain, costs: Sequence[StageCost]) -> Chain:
-    """Returns a chain with the operations of its pieces as they were counted."""
-    segments, seconds = [], chain.seconds
-    seconds_of = lambda trip: search.rates.round_seconds(trip, search.k + search.r)
-    coded = [cost for cost in costs if cost.plan]
-    for segment, cost in zip(chain.segments, coded, strict=True):
-        trip = segment.trip._replace(device_flops=cost.piece_flops)
-        seconds += seconds_of(trip) - seconds_of(segment.trip)
-        segments.append(segment._replace(trip=trip))
-    device = sum(segment.trip.device_flops for segment in segments)
-    total = sum(cost.flops for cost in costs)
-    return Chain(tuple(segments), seconds, chain.coded, device / total)
