@@ -7,7 +7,7 @@ import pytest
 
 from coded_jax.codes.networks.conv import DilatedStack
 from coded_jax.codes.networks.local import LocalStack
-from coded_jax.codes.networks.pointwise import PointwiseDecoder
+from coded_jax.codes.networks.mlp import PointwiseDecoder
 from coded_jax.codes.networks.strided import from_blocks, to_blocks
 from coded_jax.types import CodeShape
 from tests.codes.learned_examples import (

@@ -5,14 +5,7 @@ A new one is a file with a `Network` and a line below.
 
 from __future__ import annotations
 
-from coded_jax.codes.networks import (
-    conv,
-    local,
-    mlp,
-    pointwise,
-    sharpen,
-    strided,
-)
+from coded_jax.codes.networks import conv, local, mlp, sharpen, strided
 from coded_jax.codes.networks.network import Network
 
 NONE = Network(lambda spec: None, systematic_only=True, has_width=False)
@@ -31,7 +24,7 @@ DECODERS: dict[str, Network] = {
     "low_rank": mlp.LOW_RANK_DECODER,
     "conv": conv.DECODER,
     "local": local.DECODER,
-    "pointwise": pointwise.DECODER,
+    "pointwise": mlp.POINTWISE_DECODER,
     "sharpen": sharpen.DECODER,
     "linear": NONE,
 }
