@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
-from coded_jax.checks import first_line, is_integer, require
+from coded_jax.checks import (
+    first_line,
+    is_integer,
+    require,
+    require_form,
+    require_shape,
+    require_type,
+)
 from coded_jax.codes.quorum import NAMES, pieces_of
 from coded_jax.types import Code, CodeShape, PyTree, Quorum
 
@@ -41,30 +48,20 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
     sizes = ", ".join(f"{key}={getattr(shape, key)}" for key in names)
     with _blaming(f"{name} fails for {sizes}"):
         code = make(shape)
-    if not isinstance(code, Code):
-        raise ValueError(
-            f"code: {name} gives a {type(code).__name__}, a coded_jax.Code accepted"
-        )
-    k, n, fills = shape.k, shape.n, code.traits.fills
-    _require_quorum(f"code: quorum of {name}", code.quorum, k, n)
+    require_type(f"code: result of {name}", code, Code, "a coded_jax.Code")
+    k, n, quorum, fills = shape.k, shape.n, code.quorum, code.traits.fills
+    known = isinstance(quorum, Quorum) and quorum.name in NAMES
+    label = f"code: quorum of {name}"
+    require(label, quorum, known, f"a Quorum named one of {list(NAMES)}")
+    copies = pieces_of(quorum, k, n)
+    fits = isinstance(copies, tuple) and len(copies) == n
+    fits = fits and all(piece in (None, *range(k)) for piece in copies)
+    wording = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
+    require(label, quorum, fits, wording)
     fits = fills is None or (is_integer(fills) and 1 <= fills <= k)
     require(f"code: fills of {name}", fills, fits, f"1..{k}, or None for all,")
     _require_shapes(name, code, shape)
-    trial = _try(name, code, shape, perturbed=True)
-    if trial is None:  # other parameters than those of `init` may be out of range
-        trial = _try(name, code, shape, perturbed=False) or _Trial({}, False, False)
-    for i, piece in trial.changed_pieces.items():
-        raise ValueError(
-            f"code: query {i} of {name} is not data piece {piece} (tried with "
-            "parameters near those of init): let it be that, or say of each query "
-            "which one it is, and None of mixtures, by quorum=Quorum('any_k', copies)"
-        )
-    accepted = (
-        "False, since decode changes shares that arrived (tried with parameters near "
-        "those of init),"
-    )
-    holds = trial.keeps_shares or not code.systematic
-    require(f"code: systematic of {name}", code.systematic, holds, accepted)
+    exact = _try(name, code, shape)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         return code.encode(params, pieces).astype(pieces.dtype)
@@ -77,7 +74,7 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
         available = jnp.broadcast_to(available, features.shape[:2])
         return code.decode(params, features, available, *guide).astype(features.dtype)
 
-    traits = code.traits._replace(lossy=not trial.exact)
+    traits = code.traits._replace(lossy=not exact)
     return code._replace(encode=encode, decode=decode, traits=traits)
 
 
@@ -88,19 +85,6 @@ def _blaming(failure: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(f"code: {failure} ({first_line(error)})") from error
-
-
-def _require_quorum(name: str, quorum: Any, k: int, n: int) -> None:
-    known = isinstance(quorum, Quorum) and quorum.name in NAMES
-    require(name, quorum, known, f"a Quorum named one of {list(NAMES)}")
-    copies, accepted = quorum.copies, (None, *range(k))
-    fits = copies is None or (
-        isinstance(copies, tuple)
-        and len(copies) == n
-        and all(piece in accepted for piece in copies)
-    )
-    wording = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
-    require(name, quorum, fits, wording)
 
 
 def _require_shapes(name: str, code: Code, shape: CodeShape) -> None:
@@ -120,40 +104,23 @@ def _require_shapes(name: str, code: Code, shape: CodeShape) -> None:
         ("encode", queries, [shape.n, BATCH, *shape.piece]),
         ("decode", shares, [shape.k, BATCH, *shape.share]),
     ):
-        sizes = getattr(output, "shape", None)
-        if sizes != tuple(accepted):
-            text = type(output).__name__ if sizes is None else list(sizes)
-            raise ValueError(
-                f"code: {function} of {name} gives {text} for {BATCH} images, "
-                f"{accepted} accepted"
-            )
-        if not jnp.issubdtype(output.dtype, jnp.floating):
-            raise ValueError(
-                f"code: {function} of {name} gives {output.dtype}, real numbers "
-                "accepted"
-            )
+        require_shape(f"code: {function} of {name}", output, *accepted)
+        real = jnp.issubdtype(output.dtype, jnp.floating)
+        require_form(f"code: {function} of {name}", output, real, "real numbers")
 
 
-class _Trial(NamedTuple):
-    """The outcome of a code on random numbers.
-
-    Attributes:
-      changed_pieces: queries that are not the pieces that `quorum` says, and these.
-      keeps_shares: whether `decode` gives the shares that arrived as they are.
-      exact: whether queries and shares are so bit for bit.
-    """
-
-    changed_pieces: dict[int, int]
-    keeps_shares: bool
-    exact: bool
-
-
-def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | None:
-    """Runs a code with one lost result; None where its numbers are not finite.
+def _try(name: str, code: Code, shape: CodeShape) -> bool:
+    """Runs a code with one lost result, on random numbers.
 
     The parameters of `init` alone would hide that sums which begin as the pieces are
     learned. They stay near, and pieces and features are as after a ReLU, since a code
     may need that.
+
+    Returns:
+      Whether data pieces and shares that arrived are passed on bit for bit.
+
+    Raises:
+      ValueError: the code fails, or `quorum` or `systematic` is not true of it.
     """
     random = np.random.default_rng(0)
     draw = lambda *sizes: random.uniform(size=sizes).astype(np.float32)
@@ -162,8 +129,8 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
     arrived = np.ones((shape.n, BATCH), bool)
     arrived[0, 1], features[0, 1] = False, 0
 
-    @jax.jit
-    def run(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @functools.partial(jax.jit, static_argnums=1)
+    def run(key: jax.Array, perturbed: bool) -> tuple[jax.Array, jax.Array]:
         params = code.init(key)
         if perturbed:
             params = jax.tree.map(_near, params)
@@ -172,27 +139,40 @@ def _try(name: str, code: Code, shape: CodeShape, perturbed: bool) -> _Trial | N
         shares = code.decode(params, results, mask, *guide)
         return code.encode(params, data), shares
 
-    with _blaming(f"{name} fails"):
-        try:
-            # Also where a pipeline is built inside of a traced function.
-            with jax.ensure_compile_time_eval(), jax.debug_nans(False):
-                queries, shares = map(np.asarray, run(jax.random.key(0)))
-        except jax.errors.TracerArrayConversionError:
-            # It closes over traced values, so there are no numbers.
-            return _Trial({}, True, False)
     copies = enumerate(pieces_of(code.quorum, shape.k, shape.n))
     sent = {i: piece for i, piece in copies if piece is not None}
     data = arrived[: shape.k]
-    kept, returned = shares[data], features[: shape.k]
-    if not all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
-        return None
+    for perturbed in (True, False):  # parameters other than of `init` may be invalid
+        with _blaming(f"{name} fails"):
+            try:
+                # Also where a pipeline is built inside of a traced function.
+                with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+                    outputs = run(jax.random.key(0), perturbed)
+                    queries, shares = map(np.asarray, outputs)
+            except jax.errors.TracerArrayConversionError:
+                return False  # it closes over traced values: there are no numbers
+        kept = shares[data]
+        if all(np.isfinite(x).all() for x in (kept, *(queries[i] for i in sent))):
+            break
+    else:
+        return False
+    returned = features[: shape.k]
     if code.traits.uncut and shape.plan is not None:
         returned = np.asarray(splitting.cut(shape.plan, returned))
     alike = lambda x, y: np.allclose(x, y, rtol=TOLERANCE, atol=TOLERANCE)
-    changed = {i: p for i, p in sent.items() if not alike(queries[i], pieces[p])}
-    same = [np.array_equal(queries[i], pieces[p]) for i, p in sent.items()]
-    exact = all(same) and np.array_equal(kept, returned[data])
-    return _Trial(changed, alike(kept, returned[data]), exact)
+    tried = "(tried with parameters near those of init)"
+    for i, piece in sent.items():
+        if not alike(queries[i], pieces[piece]):
+            raise ValueError(
+                f"code: query {i} of {name} is not data piece {piece} {tried}: let it "
+                "be that, or say of each query which one it is, and None of mixtures, "
+                "by quorum=Quorum('any_k', copies)"
+            )
+    holds = not code.systematic or alike(kept, returned[data])
+    accepted = f"False, since decode changes shares that arrived {tried},"
+    require(f"code: systematic of {name}", code.systematic, holds, accepted)
+    same = all(np.array_equal(queries[i], pieces[p]) for i, p in sent.items())
+    return same and np.array_equal(kept, returned[data])
 
 
 def _near(x: jax.Array) -> jax.Array:

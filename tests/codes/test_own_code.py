@@ -70,10 +70,13 @@ def change_what_arrived(code):
             r"encode of .*\[2, 2, 4, 4, 1\].*\[3, 2, 4,",
         ),
         (lambda code: code._replace(decode=lambda *x: x[1]), "decode of .*3, 2, 2,"),
-        (lambda code: code._replace(decode=lambda *x: {}), "decode of .* gives dict"),
+        (
+            lambda code: code._replace(decode=lambda *x: {}),
+            r"decode of .*: dict \[\] given, an array \[2,",
+        ),
         (
             lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
-            "decode of .* gives int32",
+            "decode of .* int32 .* given, real numbers",
         ),
         (lambda code: code._replace(quorum=Quorum("any_2")), "quorum of .*'any_2'"),
         (
