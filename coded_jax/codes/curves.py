@@ -6,13 +6,18 @@ Pieces are values of a curve at k points, queries its values at n others. The re
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from coded_jax.codes.linear import chebyshev, linear_code
 from coded_jax.codes.quorum import any_k_mixtures
 from coded_jax.types import Code, CodeShape
+
+Curve = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""`(nodes, points) -> [len(points), len(nodes)]`, weights of values at the nodes."""
 
 
 def berrut_matrix(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -39,8 +44,7 @@ def berrut(shape: CodeShape) -> Code:
     of the results that arrived. Training-free, not systematic, for any number of
     losses. ApproxIFER uses it for inference.
     """
-    data, workers = chebyshev(shape.k, 1), chebyshev(shape.n, 2)
-    return _through_curve(shape, data, workers, berrut_matrix, berrut_matrix)
+    return _through_curve(shape, berrut_matrix, berrut_matrix)
 
 
 def spline_matrix(
@@ -60,8 +64,8 @@ def spline_matrix(
     m = len(nodes)
     if m < 2:
         return np.ones((len(points), m))
-    ascending = np.argsort(nodes)
-    x = nodes[ascending]
+    order = np.argsort(nodes)
+    x = nodes[order]
     h = np.diff(x)
     inner = np.arange(m - 2)
     q = np.zeros((m, m - 2))
@@ -71,22 +75,9 @@ def spline_matrix(
     band = np.diag((h[:-1] + h[1:]) / 3)
     band += np.diag(h[1:-1] / 6, 1) + np.diag(h[1:-1] / 6, -1)
     values = np.linalg.inv(np.eye(m) + m * smoothing * q @ np.linalg.solve(band, q.T))
-    # Second derivatives at the nodes, zero at both ends.
-    curvature = np.zeros((m, m))
-    curvature[1:-1] = np.linalg.solve(band, q.T) @ values
-    left = np.clip(np.searchsorted(x, points) - 1, 0, m - 2)
-    width, t = h[left], np.clip(points, x[0], x[-1]) - x[left]
-    a, b = (width - t) / width, t / width
-    matrix = a[:, None] * values[left] + b[:, None] * values[left + 1]
-    matrix += ((a**3 - a) * width**2 / 6)[:, None] * curvature[left]
-    matrix += ((b**3 - b) * width**2 / 6)[:, None] * curvature[left + 1]
-    for end, inside, beyond in ((0, 1, points < x[0]), (m - 1, m - 2, points > x[-1])):
-        step = x[end] - x[inside]
-        slope = (values[end] - values[inside]) / step + step * curvature[inside] / 6
-        matrix += (beyond * (points - x[end]))[:, None] * slope
-    in_order = np.empty_like(matrix)
-    in_order[:, ascending] = matrix
-    return in_order
+    curve = CubicSpline(x, values[:, np.argsort(order)], bc_type="natural")
+    inside = np.clip(points, x[0], x[-1])
+    return curve(inside) + (points - inside)[:, None] * curve(inside, 1)
 
 
 def spline(
@@ -100,27 +91,37 @@ def spline(
     (MNIST, LeNet-5, k=4, r=1 and 2).
     """
 
-    def fitted(smoothing: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        return lambda nodes, points: spline_matrix(nodes, points, smoothing)
-
-    data, workers = chebyshev(shape.k, 1), chebyshev(shape.n, 2)
     return _through_curve(
-        shape, data, workers, fitted(encoder_smoothing), fitted(decoder_smoothing)
+        shape,
+        functools.partial(spline_matrix, smoothing=encoder_smoothing),
+        functools.partial(spline_matrix, smoothing=decoder_smoothing),
     )
 
 
-def _through_curve(
-    shape: CodeShape,
-    data: np.ndarray,
-    workers: np.ndarray,
-    encoder: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    decoder: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> Code:
-    """Builds the code of a curve: pieces are its values at `data`, queries others."""
+def encoding(k: int, n: int, curve: Curve = berrut_matrix) -> np.ndarray:
+    """Returns the weights `[n, k]` of k pieces, values of a curve at Chebyshev points
+    of the first kind, in its values at n points of the second."""
+    return curve(chebyshev(k, 1), chebyshev(n, 2))
 
-    def decode(arrived: np.ndarray) -> np.ndarray:
-        weights = np.zeros((shape.k, shape.n))
-        weights[:, arrived] = decoder(workers[arrived], data)
-        return weights
 
-    return linear_code(shape, encoder(data, workers), decode, any_k_mixtures(shape.n))
+def decoding(
+    k: int, n: int, arrived: np.ndarray, curve: Curve = berrut_matrix
+) -> np.ndarray:
+    """Returns the weights `[k, n]` of n results in k pieces; zeros for those that did
+    not arrive, or are left out.
+
+    Args:
+      k: pieces.
+      n: results, at the points of `encoding`.
+      arrived: bool `[n]`.
+      curve: through the results.
+    """
+    weights = np.zeros((k, n))
+    weights[:, arrived] = curve(chebyshev(n, 2)[arrived], chebyshev(k, 1))
+    return weights
+
+
+def _through_curve(shape: CodeShape, encoder: Curve, decoder: Curve) -> Code:
+    k, n = shape.k, shape.n
+    decode = lambda arrived: decoding(k, n, arrived, decoder)
+    return linear_code(shape, encoding(k, n, encoder), decode, any_k_mixtures(n))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.codes.curves import berrut_matrix
 from coded_jax.codes.linear import chebyshev
 
 
@@ -18,27 +17,6 @@ def workers(k: int, errors: int) -> int:
     """Returns the number of workers that locate E errors among coded results of k
     images, of which none is missing: `2 (k + E)`."""
     return 2 * (k + errors)
-
-
-def encoding(k: int, n: int) -> np.ndarray:
-    """Returns the weights `[n, k]` of k images in what n workers compute: Berrut's
-    interpolant of values at Chebyshev points of the first kind, at n of the second."""
-    return berrut_matrix(chebyshev(k, 1), chebyshev(n, 2))
-
-
-def decoding(k: int, n: int, arrived: np.ndarray) -> np.ndarray:
-    """Returns the weights `[k, n]` of results in the k answers, with zeros for those
-    that are left out.
-
-    Args:
-      k: images.
-      n: workers.
-      arrived: bool `[n]`.
-    """
-    weights = np.zeros((k, n))
-    points = chebyshev(n, 2)[arrived]
-    weights[:, arrived] = berrut_matrix(points, chebyshev(k, 1))
-    return weights
 
 
 def locate(results: np.ndarray, k: int, errors: int = 1) -> np.ndarray:

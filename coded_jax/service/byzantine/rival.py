@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes import locator
+from coded_jax.codes import curves, locator
 from coded_jax.data.groups import group_split
 from coded_jax.inference.pipeline import inputs_of
 from coded_jax.runs.coded_model import CodedModel
@@ -52,7 +52,7 @@ def measure_locator(
     n = locator.workers(k, 1)
     groups = group_split(split, k)
     images = groups.images.reshape(len(groups.labels), k, *split.images.shape[1:])
-    encoding = jnp.asarray(locator.encoding(k, n), jnp.float32)
+    encoding = jnp.asarray(curves.encoding(k, n), jnp.float32)
     pipeline = model.pipeline._replace(mesh=None)
 
     @jax.jit
@@ -72,7 +72,7 @@ def measure_locator(
     ]
     base, results = (np.concatenate(x) for x in zip(*parts, strict=True))
     masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
-    decoders = np.stack([locator.decoding(k, n, mask) for mask in masks])
+    decoders = np.stack([curves.decoding(k, n, mask) for mask in masks])
 
     def accuracy(classes: np.ndarray) -> float:
         counts = groups.labels >= 0
