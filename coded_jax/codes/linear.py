@@ -193,17 +193,11 @@ def mds_generator(k: int, n: int) -> np.ndarray:
     return np.concatenate([np.eye(k), parity])
 
 
-def least_squares(generator: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the decoder `pinv(A G)`, with A the erasures.
-
-    It is exact from any k independent results of a linear `F_Conv`, and of least norm
-    from fewer.
-    """
-
-    def decoder(arrived: np.ndarray) -> np.ndarray:
-        return np.linalg.pinv(generator * arrived[:, None])
-
-    return decoder
+def _decoded_by_least_squares(shape: CodeShape, generator: np.ndarray) -> Code:
+    """Builds the systematic code with the decoder `pinv(A G)`, A the erasures: exact
+    from any k results of a linear `F_Conv`, and of least norm from fewer."""
+    decoder = lambda arrived: np.linalg.pinv(generator * arrived[:, None])
+    return linear_code(shape, generator, decoder, ANY_K, systematic=True)
 
 
 def mds(shape: CodeShape) -> Code:
@@ -212,23 +206,14 @@ def mds(shape: CodeShape) -> Code:
     Exact from any k results where `f_conv` is linear and cuts all pieces alike, as a
     convolution without padding does: CoCoI (2025) codes each such layer by itself.
     """
-    generator = mds_generator(shape.k, shape.n)
-    decoder = least_squares(generator)
-    return linear_code(shape, generator, decoder, ANY_K, systematic=True)
+    return _decoded_by_least_squares(shape, mds_generator(shape.k, shape.n))
 
 
-def addition_generator(k: int, r: int) -> np.ndarray:
-    """Returns the generator `[n, k]` of ParM's code.
+def addition(shape: CodeShape) -> Code:
+    """Builds ParM's addition code with the frozen `f_conv` itself as parity model.
 
     Parity j is `sum_i (i + 1)^j piece_i`. The first parity is the plain sum, and any k
     results decode (Kosaian et al. 2019).
     """
-    powers = np.arange(1, k + 1.0)[None] ** np.arange(r)[:, None]
-    return np.concatenate([np.eye(k), powers])
-
-
-def addition(shape: CodeShape) -> Code:
-    """Builds ParM's addition code with the frozen `f_conv` itself as parity model."""
-    generator = addition_generator(shape.k, shape.r)
-    decoder = least_squares(generator)
-    return linear_code(shape, generator, decoder, ANY_K, systematic=True)
+    powers = np.arange(1, shape.k + 1.0)[None] ** np.arange(shape.r)[:, None]
+    return _decoded_by_least_squares(shape, np.concatenate([np.eye(shape.k), powers]))
