@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from coded_jax.checks import require
-from coded_jax.codes import smaller
+from coded_jax.codes import margins, smaller
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.linear_parts import (
@@ -17,7 +17,6 @@ from coded_jax.codes.linear_parts import (
     LinearPart,
     place_shares,
     shares_of_results,
-    take_shares,
     with_margins,
 )
 from coded_jax.codes.networks import DECODERS, ENCODERS
@@ -174,7 +173,7 @@ def _guided_code(shape: CodeShape, config: LearnedConfig) -> Code:
         order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
         lost, others = order[:most], order[most:]
         estimate = linear.estimate(params, results, available, lost)
-        sources = take_shares(smaller.sources(shape, pieces), lost)
+        sources = margins.take_shares(smaller.sources(shape, pieces), lost)
         # Which share it is and which results arrived, one-hot.
         which = jax.nn.one_hot(lost, k)
         arrived = jnp.broadcast_to(available.T, (*lost.shape, shape.n))

@@ -54,7 +54,7 @@ def sums_of_pieces(shape: CodeShape, config: LearnedConfig) -> LinearPart:
         every = linear_estimate(params["sums"], features, available)
         parity = features[shape.k :]
         views = jnp.broadcast_to(parity, (len(shares), *parity.shape))
-        return Estimate(take_shares(every, shares), views)
+        return Estimate(margins.take_shares(every, shares), views)
 
     return LinearPart(
         lambda: {"sums": SUMS[config.sums](shape.k, shape.r)},
@@ -125,22 +125,6 @@ LINEAR_PARTS: dict[str, Callable[[CodeShape, LearnedConfig], LinearPart]] = {
     "sums": sums_of_pieces,
     "smaller": smaller_image,
 }
-
-
-def take_shares(shares: jax.Array, numbers: jax.Array) -> jax.Array:
-    """Takes q of the k shares of each image.
-
-    Args:
-      shares: `[k, B, ...]`.
-      numbers: int32 `[q, B]`, or `[q, 1]` for the same ones of all.
-
-    Returns:
-      `[q, B, ...]`.
-    """
-    if numbers.shape[1] == 1:
-        return shares[numbers[:, 0]]
-    index = numbers.reshape(*numbers.shape, *[1] * (shares.ndim - 2))
-    return jnp.take_along_axis(shares, index, axis=0)
 
 
 def place_shares(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from coded_jax import splitting
 from coded_jax.types import CodeShape, PyTree, SplitPlan
 
 STEEPNESS = 4.0  # a weight is learned in fewer steps than by a plain logistic function
@@ -51,11 +52,24 @@ def of_shares(
     weights = jnp.broadcast_to(arrived, (*arrived.shape[:2], *outputs.shape[2:4], 1))
     total, count = (_on_the_whole(plan, x) for x in (outputs, weights))
     mean = total / jnp.maximum(count, 1)
-
-    def take(x: jax.Array) -> jax.Array:
-        return jnp.stack([_take_share(plan, x, share) for share in shares])
-
+    take = lambda x: take_shares(splitting.shares(plan, x), shares)
     return Margins(take(mean), take(count) > 0)
+
+
+def take_shares(shares: jax.Array, numbers: jax.Array) -> jax.Array:
+    """Takes q of the k shares of each image.
+
+    Args:
+      shares: `[k, B, ...]`.
+      numbers: int32 `[q, B]`, or `[q, 1]` for the same ones of all.
+
+    Returns:
+      `[q, B, ...]`.
+    """
+    if numbers.shape[1] == 1:
+        return shares[numbers[:, 0]]
+    index = numbers.reshape(*numbers.shape, *[1] * (shares.ndim - 2))
+    return jnp.take_along_axis(shares, index, axis=0)
 
 
 def blend(
@@ -93,12 +107,9 @@ def window_of(plan: SplitPlan, merged: jax.Array, piece: int) -> jax.Array:
 
 def _place(plan: SplitPlan, piece: int) -> tuple[int, int, int, int]:
     """Returns first row, rows, first column and columns of a piece's output."""
-    rows, columns = plan.rows, plan.columns
-    row, column = divmod(piece, columns.parts)
-    first, second = (
-        axis.starts[i] // axis.stride for axis, i in ((rows, row), (columns, column))
-    )
-    return first, rows.outputs, second, columns.outputs
+    (rows, columns), (i, j) = (plan.rows, plan.columns), divmod(piece, plan.grid[1])
+    first, second = rows.starts[i] // rows.stride, columns.starts[j] // columns.stride
+    return int(first), rows.outputs, int(second), columns.outputs
 
 
 def _on_the_whole(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
@@ -110,26 +121,3 @@ def _on_the_whole(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
         columns = (second, plan.columns.out - second - width)
         total += jnp.pad(outputs[i], ((0, 0), rows, columns, (0, 0)))
     return total
-
-
-def _take_share(plan: SplitPlan, x: jax.Array, share: jax.Array) -> jax.Array:
-    """Takes a share `[B, M, M', D]` out of `[B, M*, M'*, D]`.
-
-    Args:
-      plan: of the split.
-      x: the whole.
-      share: int32 `[B]` or `[1]`, which one of each image.
-    """
-    parts = plan.columns.parts
-    for number, axis, index in (
-        (1, plan.rows, share // parts),
-        (2, plan.columns, share % parts),
-    ):
-        places = jnp.asarray(axis.firsts)[index][:, None] + jnp.arange(axis.share)[None]
-        several = places.shape[0]
-        if several == 1:
-            x = jnp.take(x, places[0], axis=number)
-        else:
-            along = (several, -1, 1, 1) if number == 1 else (several, 1, -1, 1)
-            x = jnp.take_along_axis(x, places.reshape(along), number)
-    return x

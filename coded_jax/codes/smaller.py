@@ -105,24 +105,19 @@ def shifts(r: int) -> list[float]:
 
 
 def whole(plan: SplitPlan, pieces: jax.Array) -> jax.Array:
-    """Puts the image together again from its pieces `[k, B, h, w, C]`."""
-    rows, columns = plan.grid
-    strips = [
-        _join(plan.columns, list(pieces[i * columns : (i + 1) * columns]), 2)
-        for i in range(rows)
-    ]
-    return _join(plan.rows, strips, 1)
-
-
-def _join(axis: AxisPlan, windows: list[jax.Array], number: int) -> jax.Array:
-    """Joins windows along an axis of `[B, h, w, C]`, each up to the next one."""
-    ends = [*axis.starts[1:], axis.starts[-1] + axis.window]
-    lengths = [end - start for start, end in zip(axis.starts, ends, strict=True)]
-    own = [
-        jax.lax.slice_in_dim(window, 0, length, axis=number)
-        for window, length in zip(windows, lengths, strict=True)
-    ]
-    return jnp.concatenate(own, axis=number)
+    """Puts the image together again from its pieces `[k, B, h, w, C]`, of each the
+    rows and columns up to the next one."""
+    sizes = []
+    for axis in (plan.rows, plan.columns):
+        ends = [*axis.starts[1:], axis.size]
+        sizes.append([b - a for a, b in zip(axis.starts, ends, strict=True)])
+    rows, columns = sizes
+    strips = []
+    for i, height in enumerate(rows):
+        row = pieces[i * len(columns) : (i + 1) * len(columns)]
+        own = [x[:, :height, :width] for x, width in zip(row, columns, strict=True)]
+        strips.append(jnp.concatenate(own, axis=2))
+    return jnp.concatenate(strips, axis=1)
 
 
 def init(shape: CodeShape) -> PyTree:
@@ -145,14 +140,13 @@ def parity(shape: CodeShape, weights: PyTree, pieces: jax.Array) -> jax.Array:
     plan = plan_of(shape)
     image = whole(plan, pieces).astype(jnp.float32)
 
-    def one(j: int) -> jax.Array:
+    views = []
+    for j, shift in enumerate(shifts(shape.r)):
         x = image
         for name, number, axis in _split_axes(plan):
-            places = shrink(axis, shifts(shape.r)[j]).places
-            x = _weighted(x, places, weights[name][j], number)
-        return x
-
-    return jnp.stack([one(j) for j in range(shape.r)]).astype(pieces.dtype)
+            x = _weighted(x, shrink(axis, shift).places, weights[name][j], number)
+        views.append(x)
+    return jnp.stack(views).astype(pieces.dtype)
 
 
 def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Array:
@@ -168,18 +162,18 @@ def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Ar
     """
     plan = plan_of(shape)
 
-    def one(numbers: jax.Array, j: int) -> jax.Array:
-        x = results[j]
+    def view(numbers: jax.Array, x: jax.Array, shift: float) -> jax.Array:
+        columns = plan.grid[1]
+        index = {"rows": numbers // columns, "columns": numbers % columns}
         for name, number, axis in _split_axes(plan):
-            parts = plan.columns.parts
-            index = numbers // parts if name == "rows" else numbers % parts
-            taps = stretch(axis, shifts(shape.r)[j])
-            places, weights = (jnp.asarray(array)[index] for array in taps)
+            taps = stretch(axis, shift)
+            places, weights = (jnp.asarray(array)[index[name]] for array in taps)
             x = _weighted(x, places, weights.astype(x.dtype), number)
         return x
 
-    views = [[one(numbers, j) for j in range(shape.r)] for numbers in shares]
-    return jnp.stack([jnp.stack(view) for view in views])
+    results_at = list(zip(results, shifts(shape.r), strict=True))
+    views = [[view(numbers, *x) for x in results_at] for numbers in shares]
+    return jnp.stack([jnp.stack(of_share) for of_share in views])
 
 
 def _split_axes(plan: SplitPlan) -> list[tuple[str, int, AxisPlan]]:
@@ -198,16 +192,12 @@ def _weighted(
       places, weights: `[P, T]`, or `[B, P, T]` for each image its own.
       number: of the axis, 1 or 2.
     """
-    along = (1, -1, 1, 1) if number == 1 else (1, 1, -1, 1)
+    shape = [1 if places.ndim == 2 else len(places), 1, 1, 1]
+    shape[number] = places.shape[-2]
 
     def tap(t: int) -> jax.Array:
-        place, weight = places[..., t], weights[..., t]
-        if place.ndim == 1:
-            return jnp.take(x, place, axis=number) * weight.reshape(along)
-        shape = (place.shape[0], *along[1:])
-        return jnp.take_along_axis(x, place.reshape(shape), number) * weight.reshape(
-            shape
-        )
+        place, weight = places[..., t].reshape(shape), weights[..., t].reshape(shape)
+        return jnp.take_along_axis(x, place, axis=number) * weight
 
     return functools.reduce(jnp.add, map(tap, range(places.shape[-1])))
 
@@ -223,14 +213,11 @@ def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
     """Takes the part of each piece that its share stands for, a position's pixels side
     by side: `[k, B, h, w, C] -> [k, B, M, M', S S' C]`, with zeros beyond the piece."""
     plan = plan_of(shape)
-    rows, columns = plan.grid
     parts = []
-    for i in range(plan.k):
-        x = pieces[i]
-        for number, axis, place in (
-            (1, plan.rows, i // columns),
-            (2, plan.columns, i % columns),
-        ):
+    for i, x in enumerate(pieces):
+        places = divmod(i, plan.grid[1])
+        axes = (plan.rows, plan.columns)
+        for number, axis, place in zip((1, 2), axes, places, strict=True):
             finer = axis.stride.denominator
             x = jnp.repeat(x, finer, axis=number) if finer > 1 else x
             start = int((axis.cuts[place] * axis.stride + _margin(axis)) * finer)
@@ -239,9 +226,9 @@ def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
             padding = [(0, missing if n == number else 0) for n in range(4)]
             x = jnp.pad(x, padding) if missing else x
             x = jax.lax.slice_in_dim(x, start, start + length, axis=number)
-        batch, channels = x.shape[0], x.shape[-1]
+        height, width, _ = shape.share
         steps = plan.rows.stride.numerator
-        sizes = (plan.rows.share, steps, plan.columns.share, -1, channels)
-        x = x.reshape(batch, *sizes).transpose(0, 1, 3, 2, 4, 5)
-        parts.append(x.reshape(batch, plan.rows.share, plan.columns.share, -1))
+        x = x.reshape(len(x), height, steps, width, -1, x.shape[-1])
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        parts.append(x.reshape(len(x), height, width, -1))
     return jnp.stack(parts)
