@@ -97,8 +97,13 @@ def suffices_where(quorum: Quorum, k: int, available: Any) -> Any:
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return available.sum(axis=0) >= k
-    arrived = [_reduce(operator.or_, available, copies) for copies in alternatives]
-    return functools.reduce(operator.and_, arrived)
+    return functools.reduce(
+        operator.and_,
+        [
+            functools.reduce(operator.or_, [available[i] for i in c])
+            for c in alternatives
+        ],
+    )
 
 
 def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Array:
@@ -118,7 +123,7 @@ def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Arra
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return smallest(times, k)
-    first = [_reduce(jnp.minimum, times, copies) for copies in alternatives]
+    first = [functools.reduce(jnp.minimum, [times[i] for i in c]) for c in alternatives]
     return functools.reduce(jnp.maximum, first)
 
 
@@ -167,7 +172,3 @@ def _alternatives(quorum: Quorum, k: int) -> list[list[int]] | None:
         return None
     copies = quorum.copies or tuple(range(k))
     return [[i for i, piece in enumerate(copies) if piece == j] for j in range(k)]
-
-
-def _reduce(operation: Any, rows: Any, places: Sequence[int]) -> Any:
-    return functools.reduce(operation, [rows[i] for i in places])
