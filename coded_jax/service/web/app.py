@@ -169,20 +169,24 @@ def as_json(response: Response) -> dict[str, Any]:
 
 
 def summary(request: Request) -> Answer:
+    """Answers `GET /summary`: counts and times of the service as JSON."""
     return JSONResponse(request.app.state.service.summary())
 
 
 def prometheus(request: Request) -> Answer:
+    """Answers `GET /metrics`: the same as Prometheus reads it."""
     registry = metrics.registry(request.app.state.service.summary)
     text = prometheus_client.generate_latest(registry)
     return Answer(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 def healthz(request: Request) -> Answer:
+    """Answers `GET /healthz`: 503 where no request will be answered ever again."""
     return _state(request.app.state.service.failure())
 
 
 def readyz(request: Request) -> Answer:
+    """Answers `GET /readyz`: 503 where nothing can be answered at the moment."""
     return _state(request.app.state.service.obstacle())
 
 

@@ -32,6 +32,7 @@ SAMPLES = 10  # images, of as many classes as there are
 
 
 def index(request: Request) -> Response:
+    """Answers `GET /` with the page."""
     return FileResponse(str(INDEX), headers=ONLY_THIS_HOST)
 
 
