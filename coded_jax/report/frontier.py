@@ -121,16 +121,10 @@ def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | 
     def merit(candidate: Point) -> tuple[float, float]:
         return statistics.fmean(overall(candidate, failure)), -candidate.work
 
+    tried = [x for x in others if x.n == point.n and overall(x, failure)]
     if not overall(point, failure):
         return None
-    better = [
-        other
-        for other in others
-        if other.n == point.n
-        and overall(other, failure)
-        and other.work <= point.work
-        and merit(other) > merit(point)
-    ]
+    better = [x for x in tried if x.work <= point.work and merit(x) > merit(point)]
     return max(better, key=merit, default=None)
 
 
@@ -140,27 +134,20 @@ def points(results: dict[str, Any]) -> list[Point]:
     Args:
       results: the content of its `results.json`.
     """
-    config, split = results["config"], results["split"]
-    grid = tuple(split["grid"]) if config["split"] == "image" else None
-    stages = tuple(map(tuple, config["stages"] or ()))
-    codes = []
+    config, split, codes = results["config"], results["split"], []
     for name in results["costs"]:
         summary = results["summary"] if name == "code" else results["baselines"][name]
-        seeds = results["seeds"].get(name, [summary])
-        accuracy, worst = (
-            [[row[measure] for row in seed.values()] for seed in seeds]
-            for measure in ("mean", "worst")
-        )
+        seeds = [seed.values() for seed in results["seeds"].get(name, [summary])]
         codes.append(
             Point(
                 code=code_name(config, config["code"] if name == "code" else name),
                 k=split["k"],
                 r=split["r"],
-                grid=grid,
-                stages=stages,
-                accuracy=accuracy,
-                worst=worst,
+                grid=tuple(split["grid"]) if config["split"] == "image" else None,
+                stages=tuple(map(tuple, config["stages"] or ())),
                 cost=read_cost(results, name),
+                accuracy=[[row["mean"] for row in rows] for rows in seeds],
+                worst=[[row["worst"] for row in rows] for rows in seeds],
                 split=config["split"],
             )
         )
@@ -179,44 +166,33 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     Raises:
       ValueError: two runs with the same settings have other results for one code.
     """
-    same: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
+    variants: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
     for results in runs:
         for point in points(results):
             name = (point.code, point.k, point.r, point.grid, point.split, point.stages)
-            variants = same.setdefault(name, [])
-            if not any(_same(point, other) for other, _ in variants):
-                variants.append((point, results["config"]))
-    return [
-        point._replace(code=f"{point.code} {settings}".rstrip())
-        for name, variants in same.items()
-        for (point, _), settings in zip(
-            variants, _differing_settings(name, [c for _, c in variants]), strict=True
-        )
-    ]
-
-
-def _differing_settings(name: tuple, configs: list[dict[str, Any]]) -> list[str]:
-    """Returns the settings in which runs of one code differ, as `key=value, ...`.
-
-    Raises:
-      ValueError: two of them differ in none.
-    """
-    differing = [
-        key
-        for key in configs[0]
-        if key not in EXTENT
-        and any(config.get(key) != configs[0][key] for config in configs)
-        and entry_of(name[0]).trained  # others do not depend on them
-    ]
-    texts = [
-        ", ".join(f"{key}={config.get(key)}" for key in differing) for config in configs
-    ]
-    if len(set(texts)) < len(texts):
-        raise ValueError(f"runs: two of {name} given, with other results each")
-    return texts
+            same = variants.setdefault(name, [])
+            if not any(_same(point, other) for other, _ in same):
+                same.append((point, results["config"]))
+    named = []
+    for name, same in variants.items():
+        first = same[0][1]
+        differing = [
+            key
+            for key in first
+            if key not in EXTENT
+            and entry_of(name[0]).trained
+            and any(config.get(key) != first[key] for _, config in same)
+        ]
+        for point, config in same:
+            settings = ", ".join(f"{key}={config.get(key)}" for key in differing)
+            named.append(point._replace(code=f"{point.code} {settings}".rstrip()))
+        if len({point.code for point in named[-len(same) :]}) < len(same):
+            raise ValueError(f"runs: two of {name} given, with other results each")
+    return named
 
 
 def _same(a: Point, b: Point) -> bool:
+    """Returns whether two runs have the same results for a code."""
     if entry_of(a.code).trained or len(a.accuracy[0]) != len(b.accuracy[0]):
         return a == b
     pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
@@ -236,28 +212,29 @@ def no_better(
       The outcomes of both there, and how many patterns were compared: those that lose a
       data piece and at most r results, and were tried with both.
     """
-    by_pattern = {tuple(outcome["lost"]): outcome for outcome in theirs}
+    rivals = {tuple(outcome["lost"]): outcome for outcome in theirs}
     pairs = [
-        (outcome, by_pattern[tuple(outcome["lost"])])
-        for outcome in ours
-        if tuple(outcome["lost"]) in by_pattern
-        and len(outcome["lost"]) <= r
-        and any(i < k for i in outcome["lost"])
+        (own, rivals[lost])
+        for own in ours
+        if (lost := tuple(own["lost"])) in rivals
+        and len(lost) <= r
+        and any(i < k for i in lost)
     ]
-    worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
+    worse = [
+        (own, rival) for own, rival in pairs if own["accuracy"] <= rival["accuracy"]
+    ]
     return worse, len(pairs)
 
 
 def whole_image(point: Point, base_accuracy: float) -> Point:
     """Returns the point without a split, for the network and the devices of another:
     each of n devices computes the whole image, and one is enough."""
-    n = point.n
-    by_lost = [[base_accuracy] * n]
+    n, by_lost = point.n, [[base_accuracy] * point.n]
     cost = point.cost.on_every_device(n)
     return Point(
-        code=WHOLE,
-        k=1,
-        r=n - 1,
+        WHOLE,
+        1,
+        n - 1,
         grid=(1, 1),
         stages=(),
         cost=cost,

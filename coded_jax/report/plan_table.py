@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -12,8 +11,7 @@ from coded_jax.codes.config import STAGES
 from coded_jax.inference.costs import Cost, StageCost, coded_fraction, work_fraction
 from coded_jax.inference.rates import Rates
 from coded_jax.report.formatting import blocks_text, number_text, size_text
-from coded_jax.report.table import make, to_terminal
-from coded_jax.splitting import SplitPlan
+from coded_jax.report.table import Table, to_terminal
 from coded_jax.staging.planning import StagePlan
 
 
@@ -47,30 +45,30 @@ def proposal(plan: StagePlan, rates: Rates) -> Group:
       plan: the proposal, of `plan_stages`.
       rates: the speeds that it was made for.
     """
-    names = {plan.parts[-1].blocks: "head"}
-    shown = [part for part in plan.parts if part.flops]  # else the client moves values
     chosen = plan.cost_of(plan.chain)
     free = [trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in chosen.rounds]
     uncoded = chosen._replace(rounds=tuple(free), devices=plan.k)
     chains = [
-        _Chain("chosen", chosen, plan.chain.coded),
-        _Chain("the same, uncoded", uncoded, plan.chain.coded),
+        ("chosen", chosen, plan.chain.coded),
+        ("the same, uncoded", uncoded, plan.chain.coded),
     ]
     for other in plan.others:
         grids = sorted({size_text(segment.grid) for segment in other.segments})
-        name = f"other, {' '.join(grids)}"
-        chains.append(_Chain(name, plan.cost_of(other), other.coded))
-    whole = plan.cost.on_every_device(1)
-    chains.append(_Chain("whole image, one device", whole, 0.0))
-    columns = {
-        "chain": lambda x: x.name,
-        "rounds": lambda x: str(len(x.cost.rounds)),
-        "ms": lambda x: f"{1e3 * rates.seconds(x.cost):.1f}",
-        "coded": lambda x: f"{100 * x.coded:.0f} %",
-        "device": lambda x: f"{x.cost.device_flops / x.cost.whole_flops:.3f}",
-        "client": lambda x: f"{x.cost.client_total / x.cost.whole_flops:.3f}",
-        "device kB": lambda x: _kilobytes(x.cost),
-    }
+        chains.append((f"other, {' '.join(grids)}", plan.cost_of(other), other.coded))
+    chains.append(("whole image, one device", plan.cost.on_every_device(1), 0.0))
+    headers = ["chain", "rounds", "ms", "coded", "device", "client", "device kB"]
+    rows = [
+        [
+            name,
+            str(len(cost.rounds)),
+            f"{1e3 * rates.seconds(cost):.1f}",
+            f"{100 * coded:.0f} %",
+            f"{cost.device_flops / cost.whole_flops:.3f}",
+            f"{cost.client_total / cost.whole_flops:.3f}",
+            _kilobytes(cost),
+        ]
+        for name, cost, coded in chains
+    ]
     lines = [
         f"k={plan.k} data and r={plan.r} parity pieces; device and client: work over "
         "that of the whole network, losses decoded in every round by a linear code; "
@@ -79,16 +77,9 @@ def proposal(plan: StagePlan, rates: Rates) -> Group:
         f"{','.join(map(size_text, plan.grids))}",
         *(f"cannot be split: {n} x {reason}" for reason, n in plan.obstacles),
     ]
-    chain_table = to_terminal(make(columns, chains))
-    return Group(_stages(shown, names), chain_table, "\n".join(lines))
-
-
-class _Chain(NamedTuple):
-    """A row of a proposal: a chain of stages, its cost, and the part that is coded."""
-
-    name: str
-    cost: Cost
-    coded: float
+    shown = [part for part in plan.parts if part.flops]  # else the client moves values
+    stages = _stages(shown, {plan.parts[-1].blocks: "head"})
+    return Group(stages, to_terminal(Table(headers, rows)), "\n".join(lines))
 
 
 def _stages(
@@ -96,37 +87,30 @@ def _stages(
 ) -> RichTable:
     """Returns a row for each stage, coded or computed whole; `names` are of blocks that
     are not called by their numbers."""
-
-    def of_plan(
-        text: Callable[[SplitPlan, StageCost], str], whole: str = ""
-    ) -> Callable[[StageCost], str]:
-        return lambda stage: text(stage.plan, stage) if stage.plan else whole
-
-    mega = lambda number: number_text(number / 1e6)
-    kilo = lambda number: number_text(number / 1e3)
-    columns = {
-        "blocks": lambda stage: names.get(stage.blocks, blocks_text(stage.blocks)),
-        "input": lambda stage: size_text(stage.input_shape),
-        "piece": of_plan(lambda plan, _: size_text(plan.piece_shape), "whole"),
-        "halo": of_plan(lambda plan, _: _halos(plan)),
-        "share": of_plan(lambda plan, _: size_text(plan.share_shape)),
-        "work": of_plan(lambda plan, _: f"{plan.work_fraction:.3f}"),
-        "Mflop\npiece/whole": lambda stage: (
-            f"{mega(stage.piece_flops)}/" * bool(stage.plan) + mega(stage.flops)
-        ),
-        "device kB\nin/out": of_plan(
-            lambda _, stage: f"{kilo(stage.bytes_in)}/{kilo(stage.bytes_out)}"
-        ),
-    }
-    return to_terminal(make(columns, stages))
-
-
-def _halos(plan: SplitPlan) -> str:
-    """Returns the smallest and largest halo of a piece by axis, as `6-12x0`."""
-    return "x".join(
-        "-".join(map(str, sorted({min(axis.halos), max(axis.halos)})))
-        for axis in (plan.rows, plan.columns)
-    )
+    rows = []
+    for stage in stages:
+        plan, whole = stage.plan, number_text(stage.flops / 1e6)
+        blocks = names.get(stage.blocks, blocks_text(stage.blocks))
+        first = [blocks, size_text(stage.input_shape)]
+        if plan is None:
+            rows.append([*first, "whole", "", "", "", whole, ""])
+            continue
+        halos = [
+            sorted({min(x.halos), max(x.halos)}) for x in (plan.rows, plan.columns)
+        ]
+        kilobytes = (number_text(x / 1e3) for x in (stage.bytes_in, stage.bytes_out))
+        cells = [
+            size_text(plan.piece_shape),
+            "x".join("-".join(map(str, ends)) for ends in halos),
+            size_text(plan.share_shape),
+            f"{plan.work_fraction:.3f}",
+            f"{number_text(stage.piece_flops / 1e6)}/{whole}",
+            "/".join(kilobytes),
+        ]
+        rows.append([*first, *cells])
+    headers = ["blocks", "input", "piece", "halo", "share", "work"]
+    headers += ["Mflop\npiece/whole", "device kB\nin/out"]
+    return to_terminal(Table(headers, rows))
 
 
 def _kilobytes(cost: Cost) -> str:

@@ -38,53 +38,54 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     train, validation, test = (
         f"{len(part.labels):,}" for part in (data.train, data.validation, data.test)
     )
-    k, r, stages = config.k, config.r, [stage.blocks for stage in pipeline.stages]
-    made = f"{r} parity {'piece is' if r == 1 else 'pieces are'} made"
-    of = f"each image is split into {k} pieces"
+    k, r, pieces = config.k, config.r, "pieces"
     if pipeline.examples.grouped:
-        of, made = f"{k} images are coded together", made.replace("piece", "image")
+        coded, pieces = f"{k} images are coded together", "images"
     elif isinstance(config.splitting, ConvolutionSplit):
-        of = f"the inputs of {len(stages)} convolutions are split into {k} pieces each"
-    elif config.stages:
-        of += f" (anew before blocks {stages_text(stages)})"
+        count = len(pipeline.stages)
+        coded = f"the inputs of {count} convolutions are split into {k} pieces each"
+    else:
+        coded = f"each image is split into {k} pieces"
+        if config.stages:
+            stages = stages_text([stage.blocks for stage in pipeline.stages])
+            coded += f" (anew before blocks {stages})"
+    made = f"{r} parity {pieces} are" if r != 1 else f"1 parity {pieces[:-1]} is"
     enough = ENOUGH[pipeline.stages[0].code.quorum.name].format(k=k)
-    devices = pipeline.mesh.size if pipeline.mesh else 1
-    here = ""
+    devices, here = pipeline.mesh.size if pipeline.mesh else 1, ""
     if devices < config.n:
-        kind = jax.default_backend().upper()
-        here = f" (here {devices} {kind} in their place)"
+        here = f" (here {devices} {jax.default_backend().upper()} in their place)"
     state = "a new run: Ctrl-C stops it, and the same command goes on"
     if prepared.resumed:
         state = "it goes on with what is there already"
     return [
         f"{data.name}: {train} images to train on, {validation} to choose the epoch "
         f"by, {test} to test; network {config.base_model}",
-        f"{of}, {made}, {config.n} devices compute{here}; {enough}",
+        f"{coded}, {made} made, {config.n} devices compute{here}; {enough}",
         f"folder {folder}; {state}",
     ]
 
 
 def phases(prepared: Experiment) -> dict[str, Planned]:
     """Returns the phases that a run is going to have, by name, in their order."""
-    config, planned = prepared.config, {}
+    config, planned, evaluated = prepared.config, {}, 0
     if prepared.variables is None:
         regime = regime_of(config, BASE)
         steps = regime.steps(len(prepared.dataset.train.labels))
         planned[BASE] = Planned(steps, steps * regime.batch_size)
     examples = len(prepared.examples.train.labels)
     for name, pipeline in prepared.pipelines.items():
+        evaluated += config.seeds if pipeline.learns else 1
         if not pipeline.learns:
             continue
         regime = regime_of(config, name)
         steps = regime.steps(examples)
-        images = steps * regime.batch_size * prepared.pipeline.images_per_input
+        images = steps * regime.batch_size * pipeline.images_per_input
         names = [phase_of(name, seed) for seed in range(config.seeds)]
         if config.seeds > 1 and steps_per_call() > 1:  # an accelerator: all at once
             names = [f"{name}_0-{config.seeds - 1}"]
         planned |= dict.fromkeys(names, Planned(steps, images))
-    trained = [config.seeds if p.learns else 1 for p in prepared.pipelines.values()]
     kinds = 1 + len(config.other_stage_losses)
-    planned["evaluation"] = Planned(kinds * sum(trained), 0)
+    planned["evaluation"] = Planned(kinds * evaluated, 0)
     return planned
 
 

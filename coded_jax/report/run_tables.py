@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from rich.console import Group
@@ -17,8 +16,7 @@ from coded_jax.report.formatting import (
     with_deviation,
 )
 from coded_jax.report.table import Table, make, to_terminal
-from coded_jax.runs.config import Config
-from coded_jax.runs.reading import base_accuracy, total_work, work_of
+from coded_jax.runs.reading import base_accuracy, evaluated_part, read_cost
 
 MOST_PATTERNS = 32
 MOST_LOST = 5
@@ -29,7 +27,8 @@ TAILS = {
     "intact": "a second head, trained on exact features, answers where a data piece is "
     "lost",
 }
-"""Maps a setting of the tail to a line that says who answers."""
+"""Maps a setting of the tail, also of former versions, to a line that says who answers.
+"""
 PURPOSES = {
     "encode": "to encode",
     "piece": "for its piece",
@@ -62,35 +61,32 @@ def tables(results: dict[str, Any]) -> Group:
     """Returns a heading, the code beside its baselines, and every erasure pattern.
 
     Args:
-      results: the content of `results.json`.
+      results: the content of `results.json`, of this version.
     """
-    # Settings that a version of before did not have are as by default.
-    config = {**Config().to_json(), **results["config"]}
-    results = {**results, "config": config}
-    split, seeds, n = results["split"], config["seeds"], devices_of(results)
+    config, split = results["config"], results["split"]
+    seeds, stages = config["seeds"], split["stages"]
     lines = [run_text(results)]
-    if split.get("coded_fraction", 1) < 1:
-        coded = f"blocks {stages_text([stage['blocks'] for stage in split['stages']])}"
+    if split["coded_fraction"] < 1:
+        coded = f"blocks {stages_text([stage['blocks'] for stage in stages])}"
         if config["split"] == "convolution":
-            coded = f"the convolutions, in {len(split['stages'])} rounds"
+            coded = f"the convolutions, in {len(stages)} rounds"
         share = f"{100 * split['coded_fraction']:.0f} % of the network's work"
         lines.append(f"coded are {coded}, which are {share}")
-    measured = f"{config['evaluated']} {measure_name(results)}"
+    measured = f"{evaluated_part(results)} {measure_name(results)}"
     deviations = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
-    lines += ["", f"{measured} in %, by how many results are lost{deviations}"]
-    meanings = [
-        f"{name}: {meaning}"
-        for name in methods_of(results)
-        if (meaning := entry_of(name).meaning)
+    lines += [
+        "",
+        f"{measured} in %, by how many results are lost{deviations}",
+        "work: of the busiest device for one image, encoding and decoding included, "
+        "over that of the network's convolutions on the whole image",
     ]
-    if works(results):
-        lines.append(
-            "work: of the busiest device for one image, encoding and decoding "
-            "included, over that of the network's convolutions on the whole image"
-        )
-        meanings.insert(0, f"{WHOLE}: each of {n} devices computes all, one is enough")
-    if config["tail"] in TAILS:
-        meanings.append(TAILS[config["tail"]])
+    devices = f"{split['k'] + split['r']} devices"
+    meanings = [f"{WHOLE}: each of {devices} computes all, one is enough"]
+    for name in methods_of(results):
+        if meaning := entry_of(name).meaning:
+            meanings.append(f"{name}: {meaning}")
+    if tail := TAILS.get(config.get("tail", "")):
+        meanings.append(tail)
     patterns, total = worst_patterns(results["patterns"]), len(results["patterns"])
     about_patterns = "every erasure pattern of the code"
     if len(patterns) < total:
@@ -100,7 +96,7 @@ def tables(results: dict[str, Any]) -> Group:
     return Group(
         "\n".join(lines),
         summary,
-        "\n".join([*meanings, *verdict(results)]),
+        "\n".join([*meanings, verdict(results)]),
         "",
         f"{about_patterns}\n{meanings_of_patterns(patterns)}",
         to_terminal(by_pattern(patterns, split["k"]), narrow=False),
@@ -108,45 +104,40 @@ def tables(results: dict[str, Any]) -> Group:
 
 
 def works(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the work of the busiest device by code, as `frontier.Point.work`; of
-    the code and of each baseline, or of none in results that have no costs."""
+    """Returns `frontier.Point.work` of the code and of each baseline, by name."""
+    names = {"code": results["config"]["code"]}
     return {
-        results["config"]["code"] if name == "code" else name: total_work(costs)
-        for name, costs in results.get("costs", {}).items()
+        names.get(name, name): sum(read_cost(results, name).parts.values())
+        for name in results["costs"]
     }
 
 
-def devices_of(results: dict[str, Any]) -> int:
-    """Returns the number of devices of a run's codes."""
-    return results["split"]["k"] + results["split"]["r"]
-
-
-def verdict(results: dict[str, Any]) -> list[str]:
+def verdict(results: dict[str, Any]) -> str:
     """Returns a sentence on what the code costs and gives, beside the whole image on
-    each device; none for results that have no costs."""
-    name, work = results["config"]["code"], works(results)
-    if name not in work:
-        return []
-    busiest = f"{name} takes its busiest device {work[name]:.2f}"
-    if work[name] >= 1:
-        parts = work_of(results["costs"]["code"])
+    each device."""
+    name, most = results["config"]["code"], results["split"]["r"]
+    work = works(results)[name]
+    busiest = f"{name} takes its busiest device {work:.2f}"
+    if work >= 1:
+        parts = read_cost(results, "code").parts
         largest = max(parts, key=lambda part: parts[part])
         dearest = f"{parts[largest]:.2f} of it {PURPOSES[largest]}"
-        return [
+        return (
             f"{busiest} times the work of the whole image, {dearest}: here, compute "
             "the whole image on each device instead."
-        ]
-    most, base = results["split"]["r"], base_accuracy(results)
+        )
     by_lost = results["summary"].items()
-    accuracies = [row["worst"] for l, row in by_lost if 0 < int(l) <= most]
-    if not accuracies:
-        return [f"{busiest} of the work of the whole image."]
-    points = f"{100 * (base - min(accuracies)):.2f} points of {measure_name(results)}"
+    worst = min(
+        (row["worst"] for l, row in by_lost if 0 < int(l) <= most), default=None
+    )
+    if worst is None:
+        return f"{busiest} of the work of the whole image."
+    points = f"{100 * (base_accuracy(results) - worst):.2f} points"
     losses = "one result" if most == 1 else f"up to {most} results"
-    return [
+    return (
         f"{busiest} of the work of the whole image, and the worst loss of {losses} "
-        f"{points}."
-    ]
+        f"{points} of {measure_name(results)}."
+    )
 
 
 def measure_name(results: dict[str, Any]) -> str:
@@ -168,10 +159,10 @@ def methods_of(results: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]
 
 def measures_of(results: dict[str, Any]) -> list[str]:
     """Returns the measures of accuracy that a run has, of `MEASURES`."""
-    # In groups the accuracy of decoded answers is apart from those that arrived.
-    left_out = set() if results["config"]["split"] == "group" else {"decoded"}
     known = {name for row in results["summary"].values() for name in row}
-    return [name for name in MEASURES if name in known - left_out]
+    if results["config"]["split"] != "group":  # in groups others arrived as they are
+        known.discard("decoded")
+    return [name for name in MEASURES if name in known]
 
 
 def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
@@ -185,34 +176,23 @@ def cell(summary: dict[str, dict[str, float]], lost: str, measure: str) -> str:
 
 
 def by_lost(results: dict[str, Any], most: int | None = None) -> Table:
-    """Returns the accuracies and the work of the whole image, the code, the baselines;
-    without work, and then without the whole image, if the results have no costs.
+    """Returns the accuracies and the work of the whole image, the code, the baselines.
 
     Args:
       results: the content of `results.json`.
       most: how many numbers of lost results have a column; all if not given.
     """
     lost_counts, work = [*results["summary"]][:most], works(results)
-    methods, measures = methods_of(results), measures_of(results)
-    is_first = lambda x: x[1] == measures[0]
-    columns = {
-        "code": lambda x: x[0] if is_first(x) else "",
-        "pattern": lambda x: MEASURES[x[1]],
-        **{
-            f"{lost} lost": lambda x, lost=lost: cell(methods[x[0]], lost, x[1])
-            for lost in lost_counts
-        },
-    }
-    rows = []
-    if work:
-        exact = percent(base_accuracy(results))
-        n = devices_of(results)
-        cells = (exact if int(lost) < n else "-" for lost in lost_counts)
-        rows.append([WHOLE, "any", *cells, "1.00"])
-        has_work = lambda x: is_first(x) and x[0] in work
-        columns["work"] = lambda x: f"{work[x[0]]:.2f}" if has_work(x) else ""
-    table = make(columns, itertools.product(methods, measures))
-    return Table(table.headers, [*rows, *table.rows])
+    n, exact = sum(results["split"][x] for x in "kr"), percent(base_accuracy(results))
+    whole = [exact if int(lost) < n else "-" for lost in lost_counts]
+    rows = [[WHOLE, "any", *whole, "1.00"]]
+    for name, summary in methods_of(results).items():
+        first = name, f"{work[name]:.2f}" if name in work else ""
+        for measure in measures_of(results):
+            cells = [cell(summary, lost, measure) for lost in lost_counts]
+            rows.append([first[0], MEASURES[measure], *cells, first[1]])
+            first = "", ""
+    return Table(["code", "pattern", *(f"{l} lost" for l in lost_counts), "work"], rows)
 
 
 def by_pattern(patterns: list[dict[str, Any]], k: int) -> Table:
@@ -222,19 +202,19 @@ def by_pattern(patterns: list[dict[str, Any]], k: int) -> Table:
       patterns: their outcomes, as in `results.json`.
       k: data pieces.
     """
-    of_images = {
-        "mean_iou": ("mean IoU", lambda x: percent(x["mean_iou"])),
-        "psnr": ("PSNR", lambda x: f"{x['psnr']:.1f} dB"),
-    }
     columns = {
         "lost": lambda x: pattern_text(x["lost"], k),
         "accuracy": lambda x: measure_text(x, "accuracy"),
-        **dict(of_images[name] for name in of_images if name in patterns[0]),
+        "mean IoU": lambda x: percent(x["mean_iou"]),
+        "PSNR": lambda x: f"{x['psnr']:.1f} dB",
         "agreement": lambda x: percent(x["agreement"]),
         "feature mse": lambda x: (
             "-" if x["feature_mse"] is None else f"{x['feature_mse']:.4g}"
         ),
     }
+    for header, measure in (("mean IoU", "mean_iou"), ("PSNR", "psnr")):
+        if measure not in patterns[0]:
+            del columns[header]
     return make(columns, patterns)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,28 +74,29 @@ def read(folder: Path) -> Sweep:
     try:
         content = json.loads((folder / SWEEP).read_text())
         lines = (folder / f"{TABLE}.jsonl").read_text().splitlines()
-        rows = [row for row in map(json.loads, lines) if not row.get("error")]
-        cells = [_cell(name, rows, content) for name in content["cells"]]
+        by_cell: dict[str, list[Row]] = {name: [] for name in content["cells"]}
+        for row in map(json.loads, lines):
+            if not row.get("error") and row["cell"] in by_cell:
+                by_cell[row["cell"]].append(row)
+        flags = varied(content)
+        cells = [_cell(name, own, flags) for name, own in by_cell.items() if own]
     except (OSError, ValueError, KeyError):
         raise ValueError(
             f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl "
             "accepted"
         ) from None
-    return Sweep(content, [cell for cell in cells if cell is not None])
+    return Sweep(content, cells)
 
 
-def _cell(name: str, rows: list[Row], content: dict[str, Any]) -> Cell | None:
-    own = [row for row in rows if row["cell"] == name]
-    if not own:
-        return None
-    first, trials = own[0], {}
-    for row in own:
-        trials.setdefault((row["method"], row["lost"]), []).append(row)
-    values = {f: first[f] or "" for f in varied(content) if f in first}
-    code = first["code"]
-    lost_counts = [lost for method, lost in trials if method == code]
-    most = max(lost for lost in lost_counts if lost <= int(first["r"]))
-    return Cell(name, values, code, most, trials)
+def _cell(name: str, rows: list[Row], flags: list[str]) -> Cell:
+    """Returns the cell of some rows."""
+    first, trials = rows[0], defaultdict(list)
+    for row in rows:
+        trials[row["method"], row["lost"]].append(row)
+    code, made_for = first["code"], int(first["r"])
+    most = max(l for method, l in trials if method == code and l <= made_for)
+    values = {flag: first[flag] or "" for flag in flags if flag in first}
+    return Cell(name, values, code, most, dict(trials))
 
 
 def varied(content: dict[str, Any]) -> list[str]:
@@ -144,8 +146,7 @@ def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) ->
     """Returns mean and standard deviation over trials; `-` for no value."""
     if not values:
         return "-"
-    mean, deviation = frontier.mean_std([scale * value for value in values])
-    return with_deviation(mean, deviation, digits)
+    return with_deviation(*frontier.mean_std([scale * x for x in values]), digits)
 
 
 def mean_and_worst(
@@ -166,15 +167,23 @@ def tried(cells: Iterable[Cell]) -> tuple[list[int], list[str]]:
 
 
 def columns(sweep: Sweep) -> Columns:
-    """Returns the columns of cells."""
-    counts, rivals = tried(sweep.cells)
+    """Returns the columns of cells: those that tell them apart, and measures."""
+    cells, (counts, rivals) = sweep.cells, tried(sweep.cells)
+    flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
+    names: Columns = {
+        f"`{flag}`": lambda cell, flag=flag: cell.values.get(flag, "") for flag in flags
+    }
+    if is_wide(sweep):
+        names = {"cell": lambda cell: label(cell, sweep)}
+    elif len({tuple(cell.values.items()) for cell in cells}) < len(cells):
+        names = {"cell": lambda cell: cell.name, **names}
     accuracies = {
         f"{lost} lost, mean (worst)" if lost else "0 lost": (None, lost)
         for lost in counts
     }
     accuracies |= {f"{method}, most lost": (method, None) for method in rivals}
     return {
-        **_names(sweep),
+        **names,
         "base": lambda cell: trials_text(cell.of("base_accuracy")),
         **{
             header: lambda cell, key=key: mean_and_worst(cell, *key)
@@ -184,19 +193,6 @@ def columns(sweep: Sweep) -> Columns:
         "code's work, %": lambda cell: trials_text(cell.of("price")),
         "seconds": lambda cell: trials_text(cell.of("train_seconds"), 1, digits=0),
     }
-
-
-def _names(sweep: Sweep) -> Columns:
-    """Returns the columns that tell cells apart."""
-    cells = sweep.cells
-    if is_wide(sweep):
-        return {"cell": lambda cell: label(cell, sweep)}
-    flags = [f for f in varied(sweep.content) if any(f in c.values for c in cells)]
-    named = len({tuple(cell.values.items()) for cell in cells}) < len(cells)
-    texts = {
-        f"`{flag}`": lambda cell, flag=flag: cell.values.get(flag, "") for flag in flags
-    }
-    return {"cell": lambda cell: cell.name, **texts} if named else texts
 
 
 def terminal(sweep: Sweep) -> RichTable:

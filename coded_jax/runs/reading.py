@@ -27,18 +27,6 @@ def base_accuracy(results: dict[str, Any]) -> float:
     return results["base"][f"{evaluated_part(results)}_accuracy"]
 
 
-def work_of(costs: dict[str, float]) -> dict[str, float]:
-    """Returns the work of the busiest device for one image, as fractions of the whole
-    `F_Conv`: its parts `encode`, `piece`, `decode` and `uncoded`."""
-    parts = ("encode", "piece", "decode", "uncoded")
-    return {part: costs[part] / costs["whole"] for part in parts}
-
-
-def total_work(costs: dict[str, float]) -> float:
-    """Returns all work of the busiest device, over that of the whole `F_Conv`."""
-    return sum(work_of(costs).values())
-
-
 def patterns_of(results: dict[str, Any], code: str) -> list[dict[str, Any]] | None:
     """Returns the outcome of every erasure pattern with a code, as in `results.json`;
     None if the run has no such code, or kept no patterns of it."""

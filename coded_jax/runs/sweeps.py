@@ -31,7 +31,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.phases import watching
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.reading import base_accuracy, read_cost, total_work
+from coded_jax.runs.reading import base_accuracy, read_cost
 from coded_jax.runs.workdir import Places, absolute
 from coded_jax.training.loop import Interrupted
 from coded_jax.types import Dataset
@@ -210,7 +210,8 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
     if results is None:
         return [{"cell": cell.name, "error": error, **flags}]
     table = []
-    for code, cost in results["costs"].items():
+    for code in results["costs"]:
+        cost = read_cost(results, code)
         summary = results["summary"] if code == "code" else results["baselines"][code]
         trials = results["seeds"].get(code, [summary])
         spent = results["timing"]["seconds"].get(code, 0.0) / len(trials)
@@ -218,8 +219,8 @@ def rows(result: CellResult) -> list[dict[str, Any]]:
             "cell": cell.name,
             "method": flags["code"] if code == "code" else code,
             "base_accuracy": base_accuracy(results),
-            "work": round(total_work(cost), 4),
-            "price": round(read_cost(results, code).price, 4),
+            "work": round(sum(cost.parts.values()), 4),
+            "price": round(cost.price, 4),
             "train_seconds": round(spent, 1),
         }
         for trial, by_lost in enumerate(trials):

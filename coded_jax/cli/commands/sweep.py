@@ -25,9 +25,10 @@ from coded_jax.cli import run_flags
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
 from coded_jax.devices import startup
-from coded_jax.report import sweep_progress, sweep_tables
+from coded_jax.report import sweep_tables
+from coded_jax.report.formatting import measure_text
 from coded_jax.runs import sweeps, workdir
-from coded_jax.runs.progress import LiveTable
+from coded_jax.runs.progress import LiveTable, duration_text
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 from coded_jax.runs.workdir import absolute
 from coded_jax.types import Dataset
@@ -91,6 +92,58 @@ def run_cells(
             progress.remove_task(row)
 
 
+def run_waiting(
+    sweep: Sweep, finished: list[CellResult], console: Console
+) -> list[CellResult]:
+    """Runs the cells that are not finished, with a line for each, and writes the tables
+    of all so far after each one.
+
+    Returns:
+      The results of all cells, in their order.
+
+    Raises:
+      loop.Interrupted: a signal asked to stop.
+    """
+    ended = {result.cell.name: result for result in finished}
+    waiting = [cell for cell in sweep.cells if cell.name not in ended]
+    if ended:
+        console.print(f"{len(ended)} of {len(sweep.cells)} cells are finished already")
+    if others := sweeps.others(sweep):
+        console.print(
+            f"{len(others)} more cells of this folder are not of this grid, and so not "
+            f"in its table: {', '.join(others)}",
+            highlight=False,
+        )
+    if waiting and not console.is_terminal:
+        console.print("each cell has a line when it is done", highlight=False)
+
+    def in_order() -> list[CellResult]:
+        return [ended[cell.name] for cell in sweep.cells if cell.name in ended]
+
+    with LiveTable(console, prints=False) as progress:
+        row = progress.begin("cells", len(waiting))
+        for result in run_cells(waiting, sweep, progress):
+            ended[result.cell.name] = result
+            progress.advance(row)
+            text = f"{len(ended)}/{len(sweep.cells)} {result_text(result)}"
+            if progress.disable and (left := progress.tasks[0].time_remaining):
+                text += f", about {duration_text(left)} left"
+            console.print(text, highlight=False, soft_wrap=True)
+            sweeps.write(sweep, in_order())
+    sweeps.write(sweep, in_order())  # also where all cells were finished
+    return in_order()
+
+
+def result_text(result: CellResult) -> str:
+    """Returns the accuracies of a cell, or why it has none."""
+    if result.results is None:
+        return f"{result.cell.name}: {result.error}"
+    by_lost = result.results["summary"].items()
+    means = ", ".join(f"{l} lost {measure_text(row, 'mean')}" for l, row in by_lost)
+    seconds = f"{sweeps.seconds(result.results):.0f} s of training and evaluation"
+    return f"{result.cell.name}: {means} after {seconds}"
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     """Runs the cells that are not finished, and prints the table of all."""
@@ -110,7 +163,7 @@ def main(argv: list[str]) -> None:
         cluster.connect(ADDRESS.value, JOBS.value)
     startup.run_one_by_one()
     run_flags.start_jax()
-    results = sweep_progress.run(sweep, finished, run_cells, console)
+    results = run_waiting(sweep, finished, console)
     failed = [result.cell.name for result in results if result.results is None]
     if len(failed) < len(cells):
         console.print(sweep_tables.terminal(sweep_tables.read(sweep.folder)))
