@@ -51,13 +51,12 @@ def temperatures(
       shape: of the logits, `[B, ..., classes]`.
     """
     lost = int((~available).sum(axis=-2).max())
+    # Of more losses than were studied that of the most that were: it may be too sure.
+    studied = min(lost, max(map(int, calibration)))
+    of_decoded = np.float32(calibration[str(studied)]["temperature"])
+    of_others = np.float32(calibration["0"]["temperature"])
     decoded = np.asarray(predictions.decoded(pipeline, jnp.asarray(available)))
     decoded = np.broadcast_to(decoded, (shape[0] // decoded.size, decoded.size))
-    # Of more losses than were studied that of the most that were: it may be too sure.
-    studied = str(min(lost, max(map(int, calibration))))
-    of_decoded, of_others = (
-        np.float32(calibration[l]["temperature"]) for l in (studied, "0")
-    )
     ones = [1] * (len(shape) - 1)
     return np.where(decoded.reshape(-1, *ones), of_decoded, of_others)
 
@@ -69,7 +68,7 @@ def _cross_entropies(prediction: Prediction, everything: jax.Array) -> jax.Array
     """
     logits = jnp.where(jnp.isfinite(prediction.logits), prediction.logits, 0)
     temperatures = jnp.asarray(TEMPERATURES, logits.dtype)
-    temperatures = temperatures.reshape(*[1] * (logits.ndim - 1), -1)
+    temperatures = jnp.expand_dims(temperatures, range(logits.ndim - 1))
     labels = jnp.maximum(prediction.labels, 0)[..., None]
     # From the largest logit, for each temperature; no array has its own of each class.
     logits = logits - logits.max(-1, keepdims=True)
@@ -177,24 +176,23 @@ def study(
       count alike.
     """
     counts = np.array([len(lost) for lost in patterns])
-    records = None
+    records = []
     if test["labels"].ndim == DENSE:  # all images for accuracy, some for the rest
         records = pattern_accuracy.measure_patterns(
             trained, test, patterns, stage_losses
         )
         validation, test = _few(validation), _few(test)
     temperatures = calibrate(trained, validation, patterns, stage_losses)
-    pairs = np.array([[temperatures[len(p)], temperatures[0]] for p in patterns], "f")
     values = predictions.measure(
         trained,
         test,
         patterns,
         _confidences,
-        parameters=pairs,
+        parameters=[[temperatures[l], temperatures[0]] for l in counts],
         per_image=True,
         stage_losses=stage_losses,
     )
-    if records is None:
+    if not records:
         means = values[..., 2:].mean(axis=1, dtype="d")
         records = pattern_accuracy.from_means(patterns, means, Spread())
     by_lost = {
@@ -217,9 +215,7 @@ def _few(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 def _calibration(values: np.ndarray) -> dict[str, Any]:
     """Computes the errors and the curve of `study` from `_confidences` `[P, N, 7]`."""
-    answers = values.reshape(-1, values.shape[-1])
-    calibrated, uncalibrated, correct = answers.T[:3]
-    decoded = answers[:, -1] > 0
+    calibrated, uncalibrated, correct, *_, decoded = values.reshape(-1, 7).T
     risk, least = risk_coverage(calibrated, correct)
     places = np.linspace(0, len(risk) - 1, min(CURVE, len(risk))).astype(int)
     curve = {
@@ -227,9 +223,10 @@ def _calibration(values: np.ndarray) -> dict[str, Any]:
         "risk": risk[places],
         "confidence": least[places],
     }
-    of_decoded = None
-    if decoded.any():
-        of_decoded = calibration_error(calibrated[decoded], correct[decoded])
+    some = decoded > 0
+    of_decoded = (
+        calibration_error(calibrated[some], correct[some]) if some.any() else None
+    )
     return {
         "ece": calibration_error(calibrated, correct),
         "ece_uncalibrated": calibration_error(uncalibrated, correct),
@@ -245,18 +242,16 @@ def mean_over_seeds(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Temperatures, and the confidences of the curve, are those of the first seed, which
     is the one that is served; all else are means, with `..._std` beside the numbers.
     """
-    first, *others = seeds
-    if not others:
-        return first
-    summary = {}
-    for l, of_first in first.items():
+    summary = dict(seeds[0])
+    if len(seeds) == 1:
+        return summary
+    for l, of_first in seeds[0].items():
         curves = [seed[l]["curve"]["risk"] for seed in seeds]
         risk = np.round(np.mean(curves, axis=0), 6).tolist()
         summary[l] = {**of_first, "curve": {**of_first["curve"], "risk": risk}}
         for name in ("ece", "ece_uncalibrated", "ece_decoded", "aurc"):
             values = [seed[l][name] for seed in seeds]
-            if None in values:
-                continue
-            summary[l][name] = statistics.fmean(values)
-            summary[l][f"{name}_std"] = statistics.stdev(values)
+            if None not in values:
+                summary[l][name] = statistics.fmean(values)
+                summary[l][f"{name}_std"] = statistics.stdev(values)
     return summary

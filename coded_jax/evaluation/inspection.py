@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -80,8 +80,8 @@ def feature_maps(
     available = jnp.asarray(erasures.available(lost, pipeline.n))
     maps = _maps(pipeline, frozen, params, images, available)
     return [
-        StageMaps(stage.blocks, *map(np.asarray, arrays))
-        for stage, arrays in zip(pipeline.stages, maps, strict=True)
+        StageMaps(stage.blocks, *map(np.asarray, fields))
+        for stage, fields in zip(pipeline.stages, maps, strict=True)
     ]
 
 
@@ -96,18 +96,16 @@ def _maps(
     """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
     k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
     exact = exact_outputs(pipeline, frozen, images)
-    masks = of_pieces(pipeline, per_stage(pipeline, available))
-    of_stages = (pipeline.stages, pipeline.of_stages(params), exact, masks)
-    for stage, own, original, available in zip(*of_stages, strict=True):
-        sent_to = begin_stage(stage, frozen, own, state)
-        results = stage_results(stage, frozen, own, sent_to.queries)
-        state = end_stage(stage, own, results, available, sent_to.kept)
-        merged = apart(state)[0]
-        seen = jnp.where(available[..., None, None, None], results, jnp.nan)
+    arrived = of_pieces(pipeline, per_stage(pipeline, available))
+    for i, stage in enumerate(pipeline.stages):
+        sent_to = begin_stage(stage, frozen, params[i], state)
+        results = stage_results(stage, frozen, params[i], sent_to.queries)
+        state = end_stage(stage, params[i], results, arrived[i], sent_to.kept)
+        seen = jnp.where(arrived[i][..., None, None, None], results, jnp.nan)
         seen = shares_of(stage, seen)
-        arrived = splitting.merge(stage.plan, seen[:k])
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
-        fields = (original, arrived, parity, merged)
+        merged = splitting.merge(stage.plan, seen[:k])
+        fields = (exact[i], merged, parity, apart(state)[0])
         maps.append(tuple(field.astype(jnp.float32) for field in fields))
     return maps
 
@@ -143,22 +141,29 @@ def side_by_side(
     return shown.tolist(), columns
 
 
-def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
-    """Draws all maps as one picture: a row for each image, channels side by side.
+def picture(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    images: jax.Array,
+    lost: Iterable[int],
+    params: PyTree,
+) -> np.ndarray:
+    """Draws the maps of the last coded stage: a row for each image, channels side by
+    side.
 
     Args:
-      maps: of one stage.
-      channels: as for `side_by_side`.
+      pipeline, frozen, images, lost, params: see `feature_maps`.
 
     Returns:
       uint8 `[rows, columns, 3]`, RGB: grey values, red where a result is lost. From the
       left it has what `side_by_side` names, but for the parity pieces.
     """
-    _, columns = side_by_side(maps, channels)
+    *_, maps = feature_maps(pipeline, frozen, params, images, lost)
+    _, columns = side_by_side(maps, channels=4)
     shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
     values = np.stack(shown, axis=1)  # [B, 3, M*, M'*, channels]
-    lost, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
-    colours = np.stack([np.where(lost, 1, grey), grey, grey], axis=-1)
+    missing, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
+    colours = np.stack([np.where(missing, 1, grey), grey, grey], axis=-1)
     # A map has few positions; a white line parts it from the next one.
     colours = colours.repeat(6, axis=2).repeat(6, axis=3)
     gaps = [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0), (0, 0)]
@@ -169,29 +174,11 @@ def picture(maps: StageMaps, channels: int = 4) -> np.ndarray:
     return (255 * flat).astype(np.uint8)
 
 
-def drawer(
-    pipeline: Pipeline, frozen: PyTree, images: np.ndarray, lost: Iterable[int]
-) -> Callable[[PyTree], np.ndarray] | None:
-    """Returns a function `params of the codes -> picture` of the last coded stage.
-
-    None where groups of images are coded, whose features are logits, and in several
-    processes, of which one alone would draw.
-
-    Args:
-      pipeline, frozen, lost: see `feature_maps`.
-      images: `[B, H, W, C]` of the pipeline's `image_dtype`.
-    """
-    if pipeline.examples.grouped or jax.process_count() > 1:
-        return None
-    inputs = (jnp.asarray(images), tuple(lost))
-    return lambda params: picture(feature_maps(pipeline, frozen, params, *inputs)[-1])
-
-
 def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns each channel's least value and its range, or 1 for a range of 0."""
-    axes = tuple(range(values.ndim - 1))
-    size = np.ptp(values, axis=axes)
-    return values.min(axis=axes), np.where(size > 0, size, 1)
+    flat = values.reshape(-1, values.shape[-1])
+    size = np.ptp(flat, axis=0)
+    return flat.min(axis=0), np.where(size > 0, size, 1)
 
 
 class Confusion(NamedTuple):

@@ -53,13 +53,6 @@ class PatternAccuracy(NamedTuple):
     psnr: float = math.nan
 
 
-def errors(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns squared errors `[...]` of values `[..., C']`, means over channels; 0 is
-    taken for what has no answer."""
-    answered = jnp.isfinite(values).all(-1, keepdims=True)
-    return jnp.square(jnp.where(answered, values, 0) - labels).mean(-1)
-
-
 class Spread(NamedTuple):
     """Sums over values that are labels, by which their variance is found, float64.
 
@@ -133,8 +126,12 @@ def _base_sum(chunk: Uncoded, mesh: Mesh | None) -> jax.Array:
 
 
 def correctness(answers: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns whether classes `[...]` are the labels; of values `errors`."""
-    return errors(answers, labels) if are_values(labels) else answers == labels
+    """Returns whether classes `[...]` are the labels; of values `[..., C']` squared
+    errors, means over channels, where 0 is taken for what has no answer."""
+    if not are_values(labels):
+        return answers == labels
+    answered = jnp.isfinite(answers).all(-1, keepdims=True)
+    return jnp.square(jnp.where(answered, answers, 0) - labels).mean(-1)
 
 
 def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
@@ -197,30 +194,26 @@ def from_means(
     records, of_values = [], spread.count > 0
     for lost, row in zip(patterns, means, strict=True):
         correct, agrees, error, of_decoded, decoded = row[:5].tolist()
-        decoded_accuracy = math.nan
-        if decoded:
-            decoded_accuracy = spread.explained(of_decoded / decoded)
-        record = PatternAccuracy(
-            lost,
-            accuracy=spread.explained(correct),
-            agreement=spread.explained(agrees),
-            feature_mse=error,
-            decoded_accuracy=decoded_accuracy,
-            mean_iou=math.nan if of_values else _mean_iou(row[5:]),
-            psnr=-10 * math.log10(max(correct, LEAST)) if of_values else math.nan,
+        # Of classes, what is predicted and true, predicted, and true.
+        both, predicted, true = np.reshape(row[5:], (3, -1))
+        union = predicted + true - both
+        mean_iou = math.nan
+        if union.any():
+            mean_iou = float((both[union > 0] / union[union > 0]).mean())
+        records.append(
+            PatternAccuracy(
+                lost,
+                accuracy=spread.explained(correct),
+                agreement=spread.explained(agrees),
+                feature_mse=error,
+                decoded_accuracy=(
+                    spread.explained(of_decoded / decoded) if decoded else math.nan
+                ),
+                mean_iou=mean_iou,
+                psnr=-10 * math.log10(max(correct, LEAST)) if of_values else math.nan,
+            )
         )
-        records.append(record)
     return records
-
-
-def _mean_iou(counts: np.ndarray) -> float:
-    """Returns the mean intersection over union of classes, of counts `[3 classes]` of
-    what is predicted and true, predicted, and true; NaN without any."""
-    both, predicted, true = np.reshape(counts, (3, -1))
-    union = predicted + true - both
-    if not union.any():
-        return math.nan
-    return float((both[union > 0] / union[union > 0]).mean())
 
 
 def summarise(

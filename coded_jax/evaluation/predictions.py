@@ -41,10 +41,15 @@ LABELS = 2**15
 DRAWN_FROM = 0
 """Seed of the draws, the same for every code, and every call."""
 
-STAGE_LOSSES = ("held", "per_stage", "later")
+DRAWS = {
+    "held": lambda key, lost, n, stages, rows: erasures.in_stages(lost, n, stages),
+    "per_stage": erasures.drawn_in_stages,
+    "later": erasures.begin_in_stages,
+}
 """Losses of several coded stages: a pattern holds in all of them; it holds in the
 first, and every other one loses as many results, drawn anew; or it holds from one stage
 on, which is drawn. Draws are made for every image."""
+STAGE_LOSSES = tuple(DRAWS)
 
 
 def classes_of(logits: jax.Array) -> jax.Array:
@@ -179,13 +184,6 @@ def uncoded_chunks(
         yield Uncoded(images, labels, weight, target, expected)
 
 
-_NO_CODE = Code(
-    init=lambda key: {},
-    encode=lambda params, pieces: pieces,
-    decode=lambda params, features, available: features,
-)
-
-
 def run_uncoded(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool = False
 ) -> tuple[jax.Array, jax.Array]:
@@ -194,6 +192,9 @@ def run_uncoded(
     # One program for all codes around a base model, since it uses none.
     any_code = pipeline.with_codes(lambda shape, code: _NO_CODE)
     return _run_uncoded(any_code, frozen, images, values)
+
+
+_NO_CODE = Code(lambda key: {}, lambda params, x: x, lambda params, x, available: x)
 
 
 @functools.partial(jax.jit, static_argnames=("pipeline", "values"))
@@ -346,26 +347,25 @@ def measure(
     summarise = functools.partial(
         _summarise, mesh=pipeline.mesh, statistic=statistic, per_image=per_image
     )
-    held = []
-    if stage_losses == "held":
-        sizes = (pipeline.n, len(pipeline.stages))
-        held = [of_pieces(pipeline, erasures.in_stages(p, *sizes)) for p in patterns]
-    # Patterns of one group have the same predictions.
-    groups = list(range(len(patterns)))
-    if held and pipeline.systematic:
-        harmless = [bool(mask[:, : pipeline.k].all()) for mask in held]
-        groups = [-1 if same else i for i, same in enumerate(harmless)]
+    key, n, stages = jax.random.key(DRAWN_FROM), pipeline.n, len(pipeline.stages)
     chunks = []
     for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
         results = run_devices(pipeline, frozen, params, known.images)
         rows = first_row + jnp.arange(len(known.labels))
-        masks = held or _drawn_masks(pipeline, patterns, stage_losses, rows)
         first_row += len(rows)
         of_chunk, predicted = [], {}
-        for group, mask, parameter in zip(groups, masks, of_pattern, strict=True):
+        for lost, parameter in zip(patterns, of_pattern, strict=True):
+            # All that lose no data result have the same predictions.
+            loses_data = any(i < pipeline.k for i in lost)
+            alike = stage_losses == "held" and pipeline.systematic and not loses_data
+            group = () if alike else lost
             if group not in predicted:
+                devices = DRAWS[stage_losses](key, lost, n, stages, rows)
                 predicted[group] = decode_chunk(
-                    *trained, results=results, uncoded=known, available=mask
+                    *trained,
+                    results=results,
+                    uncoded=known,
+                    available=of_pieces(pipeline, devices),
                 )
             of_chunk.append(summarise(predicted[group], parameter))
         chunks.append(of_chunk)
@@ -374,18 +374,8 @@ def measure(
     counts = counted(np.asarray(arrays["labels"]))
     if not per_image:
         return np.asarray(values, np.float64).sum(axis=0) / max(1, counts.sum())
-    rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
-    return rows[:, : len(counts)][:, counts]
-
-
-def _drawn_masks(
-    pipeline: Pipeline, patterns: Sequence[Pattern], stage_losses: str, rows: jax.Array
-) -> list[jax.Array]:
-    """Returns masks `[S, n, B]` of each pattern, drawn for rows `[B]` of a split."""
-    key, n, stages = jax.random.key(DRAWN_FROM), pipeline.n, len(pipeline.stages)
-    begin = stage_losses == "later"
-    draw = erasures.begin_in_stages if begin else erasures.drawn_in_stages
-    return [of_pieces(pipeline, draw(key, p, n, stages, rows)) for p in patterns]
+    of_rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
+    return of_rows[:, : len(counts)][:, counts]
 
 
 def _measured_by_begin(
@@ -401,17 +391,15 @@ def _measured_by_begin(
     """
     pipeline, frozen, params = trained
     stages, total = len(pipeline.stages), len(arrays["labels"])
-    key = jax.random.key(DRAWN_FROM)
-    begins = erasures.beginnings(key, stages, first_row + jnp.arange(total))
+    rows, key = first_row + jnp.arange(total), jax.random.key(DRAWN_FROM)
+    begins = np.asarray(erasures.beginnings(key, stages, rows))
     counts = counted(np.asarray(arrays["labels"]))
     # The same for groups of any number of rows, of which few are then repeated.
     size = min(CHUNK, LABELS // counts[0].size or 1, -(-total // (8 * stages)))
     numbers = np.cumsum(counts).reshape(counts.shape)  # of the labels that count
     values, order = [], []
-    for begin in range(stages):
-        chosen = np.flatnonzero(np.asarray(begins) == begin)
-        if not len(chosen):
-            continue
+    for begin in np.unique(begins):
+        chosen = np.flatnonzero(begins == begin)
         own = {name: array[chosen] for name, array in arrays.items()}
         later = TrainedPipeline(pipeline.begun_at(begin), frozen, params[begin:])
         known = uncoded_chunks(later.pipeline, frozen, own, size)

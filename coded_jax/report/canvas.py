@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "tight"] = "constrained"
+) -> Figure:
     """Makes an empty figure.
 
     Args:
       width, height: in inches.
-      layout: matplotlib's name of how its parts are arranged.
+      layout: how its parts are arranged.
 
     Raises:
       ImportError: matplotlib is missing; the `plot` extra brings it.
@@ -27,7 +29,7 @@ def new_figure(width: float, height: float, layout: str = "constrained") -> Figu
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need: pip install 'coded_jax[plot]'") from error
-    return Figure(figsize=(width, height), layout=layout)  # type: ignore
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +51,7 @@ def features(
     )
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)  # type: ignore
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
     for part, maps in zip(parts, stages, strict=True):
         shown, columns = inspection.side_by_side(maps, channels)
@@ -60,17 +60,17 @@ def features(
             f"{blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
         )
         rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
-        for i, row in enumerate(rows):
-            image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
-            limits = (0, 255) if image.dtype == np.uint8 else (image.min(), image.max())
-            row[0].imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
-            for axes, values in zip(row[1:], columns.values(), strict=True):
-                axes.imshow(_tiles(values[i]), interpolation="nearest")
-            for axes in row:
-                axes.set(anchor="N")
-                axes.set_axis_off()
         for axes, name in zip(rows[0], ("image", *columns), strict=True):
             axes.set_title(name, fontsize=10)
+        for i, (first, *others) in enumerate(rows):
+            image = images[i] if images.shape[-1] == 3 else images[i, ..., 0]
+            low, high = (0, 255) if image.dtype == "u1" else (image.min(), image.max())
+            first.imshow(image, cmap="gray", vmin=low, vmax=high)
+            for axes, values in zip(others, columns.values(), strict=True):
+                axes.imshow(_tiles(values[i]), interpolation="nearest")
+        for axes in rows.flat:
+            axes.set(anchor="N")
+            axes.set_axis_off()
     return figure
 
 
@@ -79,19 +79,15 @@ def _tiles(values: np.ndarray) -> np.ndarray:
     red."""
     from matplotlib import colormaps
 
+    colours = colormaps["viridis"].with_extremes(bad=LOST)(values)[..., :3]
     scale = max(1, 24 // len(values))  # so that a gap may be narrower than a value
-    pixels = values.repeat(scale, axis=0).repeat(scale, axis=1)
-    height, width, count = pixels.shape
-    gap = 2
-    rows = -(-count // 2)
-    size = (rows * (height + gap) - gap, min(count, 2) * (width + gap) - gap, 3)
-    picture = np.ones(size)
-    for i in range(count):
-        colours = colormaps["viridis"](np.clip(pixels[..., i], 0, 1))[..., :3]
-        colours[np.isnan(pixels[..., i])] = LOST
-        top, left = i // 2 * (height + gap), i % 2 * (width + gap)
-        picture[top : top + height, left : left + width] = colours
-    return picture
+    tiles = np.moveaxis(colours, 2, 0).repeat(scale, axis=1).repeat(scale, axis=2)
+    gap, columns = 2, min(len(tiles), 2)
+    widths = [(0, len(tiles) % columns), (0, gap), (0, gap), (0, 0)]
+    tiles = np.pad(tiles, widths, constant_values=1)
+    _, height, width, _ = tiles.shape
+    rows = tiles.reshape(-1, columns, height, width, 3).swapaxes(1, 2)
+    return rows.reshape(-1, columns * width, 3)[:-gap, :-gap]
 
 
 def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
@@ -114,70 +110,53 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
       ValueError: the images have another shape, or there are no such results.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
+    figure = new_figure(8.5, 1.7 * len(split.images) + 0.4)
+    from matplotlib import colormaps
+
     values = are_values(split.labels)
     answer = model.logits if values else model.classify
     whole, coded = (np.asarray(answer(split.images, some)) for some in ((), lost))
-    limits = split.labels.min(), split.labels.max()
+    low, high = split.labels.min(), split.labels.max()
     changed = whole != coded
     if values:
         answered = (np.where(np.isfinite(x), x, 0) for x in (whole, coded))
-        changed = np.abs(np.subtract(*answered)).max(-1) / _range(*limits)
+        changed = np.abs(np.subtract(*answered)).max(-1) / max(high - low, 1e-9)
+
+    def shown(answers: np.ndarray) -> np.ndarray:
+        if values:
+            return _pixels(answers, low, high)
+        return np.where(answers < 0, np.nan, answers % 20)
+
+    colours = colormaps["gray" if values else "tab20"]
+    ends = {"vmin": low, "vmax": high} if values else {"vmin": 0, "vmax": 19}
+    of_labels = {"cmap": colours.with_extremes(bad="white"), **ends}
+    of_answers = {"cmap": colours.with_extremes(bad=LOST), **ends}
+    images = [_pixels(image, image.min(), image.max()) for image in split.images]
+    missed = f"{pattern_text(lost, model.pipeline.k)} lost"
     columns = {
-        "image": split.images,
-        "labels": split.labels,
-        "nothing lost": whole,
-        f"{pattern_text(lost, model.pipeline.k)} lost": coded,
-        "changed": changed,
+        "image": (images, {"cmap": "gray"}),
+        "labels": (shown(split.labels), of_labels),
+        "nothing lost": (shown(whole), of_answers),
+        missed: (shown(coded), of_answers),
+        "changed": (changed, {"cmap": "Reds", "vmin": 0, "vmax": 1}),
     }
-    options = {
-        name: _colours(values, *limits, "white" if name == "labels" else LOST)
-        for name in columns
-    }
-    options |= {
-        "image": {"cmap": "gray"},
-        "changed": {"cmap": "Reds", "vmin": 0, "vmax": 1},
-    }
-    figure = new_figure(1.7 * len(columns), 1.7 * len(split.images) + 0.4)
     rows = figure.subplots(len(split.images), len(columns), squeeze=False)
-    for i, row in enumerate(rows):
-        for axes, (name, pictures) in zip(row, columns.items(), strict=True):
-            own = pictures[i]
-            ends = (own.min(), own.max()) if name == "image" else limits
-            shown = _pixels(own, *ends)
-            axes.imshow(shown, interpolation="nearest", **options[name])
+    for column, (name, (pictures, options)) in enumerate(columns.items()):
+        rows[0, column].set_title(name, fontsize=10)
+        for axes, picture in zip(rows[:, column], pictures, strict=True):
+            axes.imshow(picture, interpolation="nearest", **options)
             axes.set_axis_off()
-    for axes, name in zip(rows[0], columns, strict=True):
-        axes.set_title(name, fontsize=10)
     return figure
 
 
-def _range(low: float, high: float) -> float:
-    return max(high - low, 1e-9)
-
-
-def _colours(values: bool, low: float, high: float, none: Any) -> dict[str, Any]:
-    """Returns options of `imshow` for answers, with the colour of a missing one."""
-    from matplotlib import colormaps
-
-    colours = colormaps["gray" if values else "tab20"].with_extremes(bad=none)
-    limits = (low, high) if values else (0, 19)
-    return {"cmap": colours, "vmin": limits[0], "vmax": limits[1]}
-
-
-def _pixels(picture: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Returns `[H, W]`, or `[H, W, 3]`, real ones of the range given in 0 to 1, or the
-    first channel of another number of them; classes as one of twenty, -1 as NaN."""
-    if picture.dtype == bool:
-        return picture
-    if picture.ndim == 2 and np.issubdtype(picture.dtype, np.signedinteger):
-        return np.where(picture < 0, np.nan, picture % 20)
-    if picture.ndim == 2:
-        return picture
-    if picture.shape[-1] != 3:
-        return picture[..., 0]
-    if picture.dtype == np.uint8:
-        return picture
-    pixels = np.clip((picture - low) / _range(low, high), 0, 1)
+def _pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Returns RGB of three channels `[..., C]`, real ones as parts of a range, and red
+    where they are not finite; of another number the first channel."""
+    if values.shape[-1] != 3:
+        return values[..., 0]
+    if values.dtype == np.uint8:
+        return values
+    pixels = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
     return np.where(np.isfinite(pixels).all(-1, keepdims=True), pixels, LOST)
 
 

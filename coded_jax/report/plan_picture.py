@@ -26,27 +26,24 @@ def draw(path: str | os.PathLike, image: np.ndarray, plan: SplitPlan) -> None:
       ImportError: matplotlib is missing; the `plot` extra brings it.
       OSError, ValueError: the file cannot be written.
     """
-    pixels = image if image.shape[-1] == 3 else image[..., 0]
-    from matplotlib.patches import Rectangle
-
     rows, columns = plan.grid
     figure = new_figure(4 + 1.8 * columns, max(4, 1.9 * rows), layout="tight")
+    from matplotlib.patches import Rectangle
+
     grid = figure.add_gridspec(rows, columns + 2, width_ratios=[2] * 2 + [1] * columns)
     whole = figure.add_subplot(grid[:, :2])
-    pieces_per_pixel = np.outer(plan.rows.holders, plan.columns.holders)
-    shade = np.zeros((*pieces_per_pixel.shape, 4))
-    shade[pieces_per_pixel > 1] = SHADE
+    overlaps = np.outer(plan.rows.holders, plan.columns.holders) > 1
     pixels = image if image.shape[-1] == 3 else image[..., 0]
     whole.imshow(pixels, cmap="gray")
-    whole.imshow(shade)
+    whole.imshow(overlaps[..., None] * np.array(SHADE))
     whole.set_title("overlaps are shaded", fontsize=9)
     whole.set_axis_off()
     height, width = plan.rows.window, plan.columns.window
     starts = product(plan.rows.starts, plan.columns.starts)
     for number, (top, left) in enumerate(starts):
-        colour, corner = f"C{number}", (left - 0.5, top - 0.5)
+        colour = f"C{number}"
         outline = {"fill": False, "edgecolor": colour, "lw": 2}
-        whole.add_patch(Rectangle(corner, width, height, **outline))
+        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, **outline))
         i, j = divmod(number, columns)
         piece = figure.add_subplot(grid[i, 2 + j])
         bottom, right = top + height, left + width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,7 @@ def accuracy(results: dict[str, Any]) -> Figure:
     figure = new_figure(2.5 + 0.5 * len(patterns), 5)
     axes = figure.add_subplot()
     labels = [pattern_text(p["lost"], results["split"]["k"]) for p in patterns]
-    values = [100 * p["accuracy"] for p in patterns]
-    deviations = [100 * p.get("accuracy_std", 0) for p in patterns]
+    values, deviations = _percents(patterns, "accuracy")
     axes.bar(labels, values, color=[f"C{len(p['lost'])}" for p in patterns])
     if any(deviations):
         axes.errorbar(labels, values, deviations, fmt="none", color="black", capsize=2)
@@ -85,10 +85,8 @@ def accuracy(results: dict[str, Any]) -> Figure:
         label = f"worst zero-fill {worst:.2f}"
         axes.axhline(worst, color="grey", linestyle=":", label=label)
     _base_line(axes, results)
-    axes.set(
-        ylim=(lowest - 2 if lowest < 0 else max(0, lowest - 2), 100),
-        ylabel=_measured(results),
-    )
+    bottom = lowest - 2 if lowest < 0 else max(0, lowest - 2)
+    axes.set(ylim=(bottom, 100), ylabel=_measured(results))
     axes.tick_params(axis="x", rotation=90)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
@@ -100,14 +98,18 @@ def losses(results: dict[str, Any]) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, measure in zip(panels, ("mean", "worst"), strict=True):
         for i, (name, summary) in enumerate(methods_of(results).items()):
-            lost = [int(l) for l in summary]
-            values = [100 * row[measure] for row in summary.values()]
-            deviations = [
-                100 * row.get(f"{measure}_std", 0) for row in summary.values()
-            ]
-            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5]}
-            style |= {"linewidth": 2.5 if i == 0 else 1.2, "zorder": 3 if i == 0 else 2}
-            axes.errorbar(lost, values, deviations, capsize=2, label=name, **style)
+            values, deviations = _percents(summary.values(), measure)
+            axes.errorbar(
+                [int(l) for l in summary],
+                values,
+                deviations,
+                capsize=2,
+                label=name,
+                color=f"C{i % 10}",
+                marker="osD^v"[i // 10 % 5],
+                linewidth=1.2 if i else 2.5,
+                zorder=2 if i else 3,
+            )
         _base_line(axes, results)
         axes.set(title=f"{measure} over the patterns", xlabel="lost results")
         axes.set_xticks([int(l) for l in results["summary"]])
@@ -116,6 +118,14 @@ def losses(results: dict[str, Any]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")
     return figure
+
+
+def _percents(
+    rows: Iterable[dict[str, float]], measure: str
+) -> tuple[list[float], list[float]]:
+    """Returns a measure of each row and its deviation over seeds, in percent."""
+    pairs = [(100 * row[measure], 100 * row.get(f"{measure}_std", 0)) for row in rows]
+    return [value for value, _ in pairs], [deviation for _, deviation in pairs]
 
 
 def _base_line(axes: Axes, results: dict[str, Any]) -> None:
@@ -137,11 +147,11 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
     figure = new_figure(10, 4)
     losses, scores = figure.subplots(1, 2)
     for phase, lines in records.items():
-        steps, values = zip(*((r["step"], r["loss"]) for r in lines), strict=True)
+        steps, values = ([line[x] for line in lines] for x in ("step", "loss"))
         losses.plot(steps, values, label=phase)
-        epochs = [r for r in lines if "validation_accuracy" in r]
-        accuracies = [100 * r["validation_accuracy"] for r in epochs]
-        scores.plot([r["step"] for r in epochs], accuracies, ".-", label=phase)
+        epochs = [line for line in lines if "validation_accuracy" in line]
+        accuracies = [100 * line["validation_accuracy"] for line in epochs]
+        scores.plot([line["step"] for line in epochs], accuracies, ".-", label=phase)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     scores.set(xlabel="step", ylabel="validation accuracy or R^2, %")
     for axes in (losses, scores):
@@ -171,10 +181,10 @@ def costs(results: dict[str, Any]) -> Figure:
 
     The busiest device encodes, computes a piece and decodes.
     """
-    by_code = results["costs"]
+    by_code, code = results["costs"], results["config"]["code"]
     figure = new_figure(10, 1.3 + 0.35 * len(by_code))
     axes = figure.add_subplot()
-    names = [results["config"]["code"] if n == "code" else n for n in by_code]
+    names = [code if name == "code" else name for name in by_code]
     total = np.zeros(len(by_code))
     for part, label in PARTS.items():
         work = np.array([cost[part] / cost["whole"] for cost in by_code.values()])

@@ -244,12 +244,12 @@ def train_code(
             checkpoints.save(folder, 1, state)
         return [Fitted(params, None, 1, 0.0)]
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
-    picture = inspection.drawer(
-        pipeline,
-        frozen,
-        inputs.validation.images[:4],
-        range(min(pipeline.r, pipeline.k)),
-    )
+    picture = None
+    # Of groups there are no maps; of several processes, one alone would draw them.
+    if not pipeline.examples.grouped and jax.process_count() == 1:
+        images = jnp.asarray(inputs.validation.images[:4])
+        lost = range(min(pipeline.r, pipeline.k))
+        picture = functools.partial(inspection.picture, pipeline, frozen, images, lost)
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
     key = jax.random.fold_in(key, number)
     others = [jax.random.fold_in(key, seed) for seed in range(1, config.seeds)]
