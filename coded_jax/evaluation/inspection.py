@@ -16,7 +16,7 @@ from coded_jax.codes import erasures
 from coded_jax.codes.quorum import sent
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
-from coded_jax.evaluation.predictions import Prediction
+from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
 from coded_jax.inference.pipeline import (
     Pipeline,
     exact_outputs,
@@ -53,18 +53,12 @@ class StageMaps(NamedTuple):
 
 
 def feature_maps(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
-    images: jax.Array,
-    lost: Iterable[int],
+    trained: TrainedPipeline, images: jax.Array, lost: Iterable[int]
 ) -> list[StageMaps]:
     """Computes the feature maps of every coded stage, each with the same losses.
 
     Args:
-      pipeline: the coded inference.
-      frozen: variables of the base model.
-      params: of its codes.
+      trained: the coded inference and its variables.
       images: `[B, H, W, C]` of the pipeline's `image_dtype`.
       lost: the lost results, ascending.
 
@@ -72,13 +66,14 @@ def feature_maps(
       ValueError: there are no such results, or groups of images are coded, whose shares
         are logits.
     """
+    pipeline = trained.pipeline
     if pipeline.examples.grouped:
         raise ValueError(
             "split: 'group' given, 'image' accepted: what devices return of groups is "
             "logits, not feature maps"
         )
     available = jnp.asarray(erasures.available(lost, pipeline.n))
-    maps = _maps(pipeline, frozen, params, images, available)
+    maps = _maps(*trained, images=images, available=available)
     return [
         StageMaps(stage.blocks, *map(np.asarray, fields))
         for stage, fields in zip(pipeline.stages, maps, strict=True)
@@ -152,13 +147,16 @@ def picture(
     side.
 
     Args:
-      pipeline, frozen, images, lost, params: see `feature_maps`.
+      pipeline, frozen, params: see `TrainedPipeline`; the parameters are last, which a
+        training changes.
+      images, lost: see `feature_maps`.
 
     Returns:
       uint8 `[rows, columns, 3]`, RGB: grey values, red where a result is lost. From the
       left it has what `side_by_side` names, but for the parity pieces.
     """
-    *_, maps = feature_maps(pipeline, frozen, params, images, lost)
+    trained = TrainedPipeline(pipeline, frozen, params)
+    *_, maps = feature_maps(trained, images, lost)
     _, columns = side_by_side(maps, channels=4)
     shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
     values = np.stack(shown, axis=1)  # [B, 3, M*, M'*, channels]
@@ -198,9 +196,7 @@ class Confusion(NamedTuple):
 
 
 def confusion(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
+    trained: TrainedPipeline,
     split: Split,
     lost: Iterable[int],
     *,
@@ -210,9 +206,7 @@ def confusion(
     """Compares the answers from what arrived with those of the base model.
 
     Args:
-      pipeline: the coded inference.
-      frozen: variables of the base model.
-      params: parameters of its codes.
+      trained: the coded inference and its variables.
       split: inputs and labels of the pipeline, see `data.groups` for groups of images.
       lost: the lost results, ascending.
       classes: of the data set.
@@ -221,13 +215,13 @@ def confusion(
     Raises:
       ValueError: there are no such results, or labels are values.
     """
-    pattern = erasures.pattern_of(lost, pipeline.n)
+    pattern = erasures.pattern_of(lost, trained.pipeline.n)
     accepted = "classes, which can be confused"
     require("split.labels", "values", not are_values(split.labels), accepted)
     arrays = {"images": split.images, "labels": split.labels}
     (rows,) = predictions.measure(
-        predictions.TrainedPipeline(pipeline, frozen, params),
-        placement.put_replicated(pipeline.mesh, arrays),
+        trained,
+        placement.put_replicated(trained.pipeline.mesh, arrays),
         [pattern],
         _answers,
         per_image=True,

@@ -121,9 +121,9 @@ def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | 
     def merit(candidate: Point) -> tuple[float, float]:
         return statistics.fmean(overall(candidate, failure)), -candidate.work
 
-    tried = [x for x in others if x.n == point.n and overall(x, failure)]
     if not overall(point, failure):
         return None
+    tried = [x for x in others if x.n == point.n and overall(x, failure)]
     better = [x for x in tried if x.work <= point.work and merit(x) > merit(point)]
     return max(better, key=merit, default=None)
 

@@ -11,6 +11,7 @@ import numpy as np
 from coded_jax.codes import erasures
 from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import blocks_text, pattern_text
 from coded_jax.runs.coded_model import CodedModel
@@ -46,9 +47,8 @@ def features(
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
     model.check_images(images)
-    stages = inspection.feature_maps(
-        model.pipeline, model.frozen, model.params, jnp.asarray(images), lost
-    )
+    trained = TrainedPipeline(model.pipeline, model.frozen, model.params)
+    stages = inspection.feature_maps(trained, jnp.asarray(images), lost)
     wide = 4 + max(len(maps.parity) for maps in stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
@@ -173,16 +173,13 @@ def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
       ValueError: see `inspection.confusion`.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
+    config = model.results.get("config", {})
     errors = inspection.confusion(
-        model.pipeline,
-        model.frozen,
-        model.params,
+        TrainedPipeline(model.pipeline, model.frozen, model.params),
         inputs_of_split(model.pipeline, split),
         lost,
         classes=model.classes,
-        stage_losses=(
-            model.results["config"]["stage_losses"] if model.results else "held"
-        ),
+        stage_losses=config.get("stage_losses", "held"),
     )
     classes = len(errors.spoiled)
     unanswered = errors.spoiled[:, -1].any()

@@ -9,6 +9,7 @@ import coded_jax
 from coded_jax import data
 from coded_jax.data.groups import inputs_of_split
 from coded_jax.evaluation import inspection
+from coded_jax.evaluation.predictions import TrainedPipeline
 from tests.errors import refused
 
 
@@ -23,8 +24,8 @@ def split():
 
 
 def maps_of(model, images, lost):
-    trained = (model.pipeline, model.frozen, model.params)
-    return inspection.feature_maps(*trained, images, lost)
+    trained = TrainedPipeline(model.pipeline, model.frozen, model.params)
+    return inspection.feature_maps(trained, images, lost)
 
 
 def test_maps_of_a_systematic_code(model, split):
@@ -46,9 +47,8 @@ def test_maps_of_a_systematic_code(model, split):
 def test_confusion_adds_up_to_the_accuracies(model, split):
     results = model.results
     inputs = inputs_of_split(model.pipeline, split)
-    confusion = functools.partial(
-        inspection.confusion, model.pipeline, model.frozen, model.params, inputs
-    )
+    trained = TrainedPipeline(model.pipeline, model.frozen, model.params)
+    confusion = functools.partial(inspection.confusion, trained, inputs)
     for pattern in results["patterns"]:
         counts = confusion(pattern["lost"], classes=10, stage_losses="held")
         drop = results["base"]["test_accuracy"] - pattern["accuracy"]
