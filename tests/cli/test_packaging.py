@@ -54,7 +54,7 @@ def unpacked(built, tmp_path_factory):
 
 @pytest.mark.long
 def test_the_wheel_has_all_of_the_package_and_the_flagfiles(unpacked):
-    kinds = ("*.py", "*.cc", "*.h", "py.typed", "web/static/*")
+    kinds = ("*.py", "*.cc", "*.h", "py.typed", "web/openapi.json", "web/static/*")
     wanted = {
         path.relative_to(ROOT).as_posix()
         for kind in kinds
