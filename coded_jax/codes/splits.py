@@ -1,4 +1,4 @@
-"""What is coded together: pieces of an image, a group of images, or convolutions.
+"""Splits an image into pieces, groups whole images, or splits every convolution.
 
 Flags and `results.json` have flat settings, `split` and those of each way to split;
 `splitting_of` makes one of these records of them. A setting that is a field of others

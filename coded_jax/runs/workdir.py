@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from coded_jax.checks import require
 from coded_jax.runs.config import RETIRED, Config
 
 FLAGS = "flags.txt"
@@ -250,10 +251,12 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises:
       ValueError: the folder holds no finished run.
     """
+    results: Any = None
     try:
-        return json.loads((folder / RESULTS).read_text())
+        results = json.loads((folder / RESULTS).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise ValueError(
-            f"workdir: {os.fspath(folder)!r} given, a folder with the {RESULTS} of a "
-            "finished run accepted"
-        ) from None
+        pass  # told below
+    finished = isinstance(results, dict) and "config" in results
+    accepted = f"a folder with the {RESULTS} of a finished run"
+    require("workdir", os.fspath(folder), finished, accepted)
+    return results

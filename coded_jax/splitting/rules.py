@@ -144,7 +144,8 @@ GONE = {
         REDUCTIONS, "reduces over all {} (global pooling, or a norm over positions)"
     ),
 }
-"""What it means that an operation has no place for an axis of its operand."""
+"""Stands for the refusal of an operation whose result has no place for an axis of its
+operand."""
 
 
 @rule("stack", "transpose", *GONE)

@@ -71,6 +71,10 @@ def test_what_is_no_workdir_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with refused("workdir"):
             workdir.read_results(path)
+    for text in ("", "[]", "{}"):
+        (tmp_path / "results.json").write_text(text)
+        with refused("workdir"):
+            workdir.read_results(tmp_path)
     (tmp_path / "checkpoints").mkdir()  # a run without flags
     with refused("workdir"):
         workdir.open_workdir(tmp_path, FLAGS)

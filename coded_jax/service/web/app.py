@@ -42,7 +42,7 @@ FILES = resources.files("coded_jax.service.web")
 SWAGGER = {"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"}
 """Files of Swagger UI that the page `/docs` needs; this process serves them."""
 SOURCES = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
-"""Where a browser may load what this page needs from."""
+"""Limits what a browser loads for this page to this host."""
 SMALL = 2**14  # bytes of arrays
 GRACE = 0.25  # seconds after a deadline, in which the service itself says what lacks
 
