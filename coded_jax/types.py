@@ -248,6 +248,19 @@ class Quorum(NamedTuple):
     copies: tuple[int | None, ...] | None = None
 
 
+class CodeFlops(NamedTuple):
+    """Operations that a code needs at least, where it computes more.
+
+    Attributes:
+      encode: for each value of a piece; if None, what `encode` computes.
+      decode: `erasure pattern -> operations` for each value of a share; if None, what
+        `decode` computes.
+    """
+
+    encode: int | None = None
+    decode: Callable[[tuple[int, ...]], int] | None = None
+
+
 class Traits(NamedTuple):
     """Traits of a code that those who run it must know.
 
@@ -265,6 +278,10 @@ class Traits(NamedTuple):
         but depends on the mean of its shares over the training images.
       lossy: whether queries that are data pieces differ from them, as where fewer bits
         are sent; found out of codes of the user's own.
+      flops: operations that it needs, if it computes more.
+      parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
+        computed by networks of their own: those of the base model, with a leading axis
+        `[r]`. If None, by the base model itself.
     """
 
     answers_always: bool = True
@@ -274,19 +291,8 @@ class Traits(NamedTuple):
     uncut: bool = False
     constants: Callable[[jax.Array], PyTree] | None = None
     lossy: bool = False
-
-
-class CodeFlops(NamedTuple):
-    """Operations that a code needs at least, where it computes more.
-
-    Attributes:
-      encode: for each value of a piece; if None, what `encode` computes.
-      decode: `erasure pattern -> operations` for each value of a share; if None, what
-        `decode` computes.
-    """
-
-    encode: int | None = None
-    decode: Callable[[tuple[int, ...]], int] | None = None
+    flops: CodeFlops = CodeFlops()
+    parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 class Code(NamedTuple):
@@ -302,11 +308,7 @@ class Code(NamedTuple):
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
       quorum: the sets of results that suffice. Only the queries that it names are sent
         to devices: of `"all_data"` the parity pieces are blank.
-      traits: what it needs of those who run it.
-      flops: operations that it needs, if it computes more.
-      parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
-        computed by networks of their own: those of the base model, with a leading axis
-        `[r]`. If None, by the base model itself.
+      traits: what those who run it must know.
     """
 
     init: Callable[[jax.Array], PyTree]
@@ -315,8 +317,6 @@ class Code(NamedTuple):
     systematic: bool = False
     quorum: Quorum = Quorum()
     traits: Traits = Traits()
-    flops: CodeFlops = CodeFlops()
-    parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

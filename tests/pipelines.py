@@ -23,10 +23,9 @@ def one_stage(base, plan, code, mean, std, r, mesh=None, dtype="float32"):
         base,
         (stage,),
         Segment(),
-        Coding(plan.k, r),
+        Coding(plan.k, r, dtype=dtype),
         Examples(image_shape, mean, std),
-        mesh=mesh,
-        dtype=dtype,
+        mesh,
     )
 
 

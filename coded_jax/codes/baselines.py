@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from coded_jax.codes.linear import zero_lost
 from coded_jax.codes.quorum import ALL_DATA
-from coded_jax.types import Code, CodeShape, PyTree, Traits
+from coded_jax.types import Code, CodeFlops, CodeShape, PyTree, Traits
 
 
 def _blank_parity(pieces: jax.Array, r: int) -> jax.Array:
@@ -64,5 +64,6 @@ def no_parity(shape: CodeShape, code: Code) -> Code:
         decode,
         code.systematic,
         ALL_DATA,
-        traits=code.traits,
+        # Neither operations nor networks of the mixtures that are left out.
+        traits=code.traits._replace(flops=CodeFlops(), parity_worker=None),
     )

@@ -121,8 +121,11 @@ def linear_code(
         decode,
         systematic,
         quorum,
-        flops=CodeFlops(
-            sum_flops(generator), lambda lost: matrix_flops(matrices, lost, systematic)
+        Traits(
+            flops=CodeFlops(
+                sum_flops(generator),
+                lambda lost: matrix_flops(matrices, lost, systematic),
+            )
         ),
     )
 
@@ -142,7 +145,8 @@ def uncoded(shape: CodeShape) -> Code:
     coded computation is compared since Lee et al. (2018). The parity pieces are blank,
     and never sent.
     """
-    return zero_fill(shape)._replace(traits=Traits(answers_always=False))
+    code = zero_fill(shape)
+    return code._replace(traits=code.traits._replace(answers_always=False))
 
 
 def replication(shape: CodeShape) -> Code:

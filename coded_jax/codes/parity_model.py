@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import require
 from coded_jax.codes.linear import addition
-from coded_jax.types import Code, CodeFlops, CodeShape, PyTree
+from coded_jax.types import Code, CodeShape, PyTree, Traits
 
 
 def parity_model(
@@ -70,8 +70,9 @@ def parity_model(
         return jax.tree_util.tree_map_with_path(add, frozen, params["worker"])
 
     if pieces == "montage":
-        code = code._replace(encode=_montage(shape), flops=CodeFlops())
-    return code._replace(init=init, parity_worker=worker)
+        code = code._replace(encode=_montage(shape), traits=Traits())
+    traits = code.traits._replace(parity_worker=worker)
+    return code._replace(init=init, traits=traits)
 
 
 def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:

@@ -308,14 +308,14 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
     plan, code = stage.plan, stage.code
     k, n = pipeline.k, pipeline.n
     params = jax.eval_shape(code.init, jax.random.key(0))
-    if code.flops.encode is None:
+    if code.traits.flops.encode is None:
         pieces = _floats(k, 1, *plan.piece_shape)
         encode = count_operations(code.encode, params, pieces)
     else:
-        encode = float(code.flops.encode * math.prod(plan.piece_shape))
-    if code.flops.decode is not None:
+        encode = float(code.traits.flops.encode * math.prod(plan.piece_shape))
+    if code.traits.flops.decode is not None:
         patterns = erasures.patterns_up_to(n, pipeline.r)
-        most = max(code.flops.decode(pattern) for pattern in patterns)
+        most = max(code.traits.flops.decode(pattern) for pattern in patterns)
         return encode, float(most * math.prod(plan.share_shape))
     features = _floats(n, 1, *stage.result_shape)
     available = jax.ShapeDtypeStruct((n, 1), jnp.bool_)

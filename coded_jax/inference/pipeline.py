@@ -73,12 +73,15 @@ class Coding(NamedTuple):
       recipe: of `LearnedConfig`, by which the codes are built and trained.
       parity_moves: whether devices whose results were lost in a stage compute the
         parity pieces of the next one.
+      dtype: in which encoders, blocks and decoders compute; their parameters and the
+        head stay float32.
     """
 
     k: int
     r: int
     recipe: str = "systematic"
     parity_moves: bool = False
+    dtype: str = "float32"
 
 
 class Pipeline(NamedTuple):
@@ -96,8 +99,6 @@ class Pipeline(NamedTuple):
       coding: sizes of the codes, and what the stages have in common.
       examples: what it takes and answers.
       mesh: the devices, see `placement`; None for the default one.
-      dtype: in which encoders, blocks and decoders compute; their parameters and the
-        head stay float32.
       tail_copy: a second copy of what follows the last decoder, which answers those
         inputs that have lost a data result; None for the base model's own.
     """
@@ -108,7 +109,6 @@ class Pipeline(NamedTuple):
     coding: Coding
     examples: Examples = Examples()
     mesh: Mesh | None = None
-    dtype: str = "float32"
     tail_copy: TailCopy | None = None
 
     @property
@@ -120,6 +120,11 @@ class Pipeline(NamedTuple):
     def r(self) -> int:
         """Parity pieces of a stage."""
         return self.coding.r
+
+    @property
+    def dtype(self) -> str:
+        """Type in which encoders, blocks and decoders compute."""
+        return self.coding.dtype
 
     @property
     def n(self) -> int:

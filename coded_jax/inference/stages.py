@@ -134,7 +134,7 @@ def stage_results(
       `[n, B, M, M', D]`, or `[n, B, h', w', D]` of a code that is uncut.
     """
     k = stage.plan.k
-    if stage.code.parity_worker is None:
+    if stage.code.traits.parity_worker is None:
         outputs = _on_devices(stage, frozen, queries, spread)
     else:
         data = _on_devices(stage, frozen, queries[:k], spread)
@@ -273,10 +273,10 @@ def _parity_outputs(
 
     A device has its part of the batch; to exchange pieces would spare it no operation.
     """
-    if stage.code.parity_worker is None:
+    if stage.code.traits.parity_worker is None:
         # In training alone: with gradients, a `vmap` is cheaper on accelerators.
         return jax.vmap(lambda piece: compute(stage, frozen, piece))(parity)
-    networks = stage.code.parity_worker(params, frozen)
+    networks = stage.code.traits.parity_worker(params, frozen)
 
     def run_own(i: int) -> jax.Array:
         variables = jax.tree.map(lambda x: x[i], networks)

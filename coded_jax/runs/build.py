@@ -66,17 +66,18 @@ def build_pipeline(
         base,
         tuple(stages),
         after,
-        Coding(config.k, config.r, config.recipe, config.parity_moves),
+        Coding(
+            config.k, config.r, config.recipe, config.parity_moves, config.precision
+        ),
         Examples(image_shape, mean, std, grouped),
-        mesh=mesh,
-        dtype=config.precision,
+        mesh,
     )
     fits = config.returned == "shares" or any(
         stage.code.traits.uncut for stage in stages
     )
     fits = fits or config.code != codes.LEARNED
     require("returned", config.returned, fits, "shares, since no output is larger,")
-    own = any(stage.code.parity_worker for stage in stages)
+    own = any(stage.code.traits.parity_worker for stage in stages)
     fits = not (config.parity_moves and own)
     accepted = "False with parity workers that have networks of their own"
     require("parity_moves", config.parity_moves, fits, accepted)
@@ -201,7 +202,7 @@ def rival_pipelines(
         make = functools.partial(codes.make_code, code)
         rival = pipeline.with_codes(lambda s, _, make=make: make(s, variables, config))
         _require_untrained(config, code, rival)
-        own = any(stage.code.parity_worker for stage in rival.stages)
+        own = any(stage.code.traits.parity_worker for stage in rival.stages)
         coding = rival.coding._replace(parity_moves=config.parity_moves and not own)
         rival = rival._replace(coding=coding)
         rivals[codes.name_of(code)] = _with_tail(config, rival, variables)
@@ -222,8 +223,7 @@ def uncoded_pipeline(
         base,
         (),
         whole,
-        Coding(config.k, config.r),
+        Coding(config.k, config.r, dtype=config.precision),
         Examples(mean=mean, std=std),
-        mesh=mesh,
-        dtype=config.precision,
+        mesh,
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.types import BaseModel, Dataset, PyTree
+from coded_jax.types import BaseModel, CodeFlops, Dataset, PyTree
 
 
 def of_network(
@@ -52,7 +52,7 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
             (code.init, key),
             (code.encode, params, pieces),
             (code.decode, params, shares, available, *(pieces,) * code.traits.guided),
-            (code.parity_worker, params, variables),
+            (code.traits.parity_worker, params, variables),
             (code.traits.constants, mean),
         ):
             if function is None:
@@ -60,7 +60,10 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
             jaxpr = jax.make_jaxpr(function)(*inputs)
             texts.append(str(jaxpr))
             constants += _constants(jaxpr)
-        traits = code.traits._replace(constants=None)
+        # Functions are told by their jaxprs above; their names hold addresses.
+        traits = code.traits._replace(
+            constants=None, parity_worker=None, flops=CodeFlops()
+        )
         texts += [str((code.systematic, code.quorum, traits))]
     return digest(texts, constants)
 

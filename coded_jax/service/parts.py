@@ -141,7 +141,9 @@ def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputeP
 
     def variables(blocks: tuple[int, int], index: int) -> PyTree:
         place = places.get(blocks)
-        worker = None if place is None else pipeline.stages[place].code.parity_worker
+        worker = (
+            None if place is None else pipeline.stages[place].code.traits.parity_worker
+        )
         if worker is None or index < pipeline.k:
             return frozen
         if (blocks, index) not in networks:

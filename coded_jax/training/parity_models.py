@@ -21,7 +21,7 @@ from coded_jax.types import PyTree, apart
 def keep_statistics(pipeline: Pipeline) -> bool:
     """Returns whether a pipeline codes groups of images by parity models of a network
     that sets variables itself while it is trained."""
-    worker = pipeline.stages[0].code.parity_worker
+    worker = pipeline.stages[0].code.traits.parity_worker
     return pipeline.examples.grouped and None not in (worker, pipeline.base.train)
 
 
@@ -57,7 +57,7 @@ def parity_model_losses(
     if targets is None:
         targets = exact_outputs(pipeline, frozen, batch["images"])
     sent = begin_stage(stage, frozen, own, inputs_of(pipeline, batch["images"]))
-    networks = stage.code.parity_worker(own, frozen)  # type: ignore
+    networks = stage.code.traits.parity_worker(own, frozen)  # type: ignore
     results, updates = [*splitting.shares(stage.plan, targets[0])], []
     for j, query in enumerate(sent.queries[pipeline.k :]):
         network = jax.tree.map(lambda leaf, j=j: leaf[j], networks)

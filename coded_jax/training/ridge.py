@@ -53,7 +53,8 @@ def with_ridge(
     Raises:
       ValueError: a decoder has no layer with a kernel.
     """
-    pipeline = pipeline._replace(dtype="float32")
+    coding = pipeline.coding._replace(dtype="float32")
+    pipeline = pipeline._replace(coding=coding)
     return _with_ridge(pipeline, frozen, params, images, jax.random.key(seed))
 
 

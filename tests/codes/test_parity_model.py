@@ -35,12 +35,12 @@ def test_a_parity_model_may_be_drawn_anew(lenet):
     pipe = pipeline_of(base, code="parity_model", k=2, r=2, parity_start="anew")
     (params,) = jax.jit(pipe.init)(jax.random.key(0))
     code = pipe.stages[0].code
-    weights = code.parity_worker(params, variables)
+    weights = code.traits.parity_worker(params, variables)
     kernel = lambda tree: tree["f_conv"]["params"]["Conv_0"]["kernel"]
     first, second = kernel(weights)
     assert first.std() > 0 and not np.allclose(first, second)
     zeros = jax.tree.map(np.zeros_like, variables)  # nothing of the base model is left
-    again = kernel(code.parity_worker(params, zeros))
+    again = kernel(code.traits.parity_worker(params, zeros))
     np.testing.assert_array_equal(kernel(weights), again)
 
 
@@ -70,7 +70,7 @@ def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers(start):
     }
     code = parity_model(SHAPE, variables, start)
     params = jax.tree.map(lambda x: x + 1, code.init(jax.random.key(0)))
-    own = code.parity_worker(params, variables)
+    own = code.traits.parity_worker(params, variables)
     np.testing.assert_array_equal(own["batch_stats"]["mean"], np.full((2, 3), 6))
     np.testing.assert_array_equal(own["batch_stats"]["var"], np.full((2, 3), 3))
     np.testing.assert_array_equal(own["count"], [4, 4])
@@ -80,7 +80,8 @@ def test_a_parity_model_has_statistics_of_its_own_but_keeps_integers(start):
 
     def total(params):
         return sum(
-            x.sum() for x in jax.tree.leaves(code.parity_worker(params, variables))
+            x.sum()
+            for x in jax.tree.leaves(code.traits.parity_worker(params, variables))
         )
 
     gradient = jax.grad(total)(params)["worker"]
@@ -100,7 +101,7 @@ def test_parity_models_of_groups_take_the_statistics_of_what_they_see(start):
     batch = {"images": images, "labels": np.zeros((4, 2), np.int32)}
     loss = tasks.code_loss(pipe, Config(batch_size=4))
     _, (updated,) = loss(params, frozen, batch, jax.random.key(2))
-    network = pipe.stages[0].code.parity_worker(params[0], frozen)
+    network = pipe.stages[0].code.traits.parity_worker(params[0], frozen)
     kernel = network["block_1"]["params"]["Conv_0"]["kernel"][0]
     changed = updated["worker"]["block_1"]["batch_stats"]["BatchNorm_0"]["mean"][0]
     scaled = (images / 255 - 0.1) / 0.3
