@@ -10,7 +10,6 @@ from coded_jax.cli import setting_flags
 from coded_jax.latency import stragglers
 from coded_jax.service import ENGINES, Faults
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.faults import ANY, KINDS
 from coded_jax.settings import settings
 
 HELP = {declared.name: declared.help for declared in settings(ServeConfig)}
@@ -29,23 +28,8 @@ DELAY_PARAMETERS = flags.DEFINE_multi_string(
     "of the delay, as 0.01,0.05 (shift and mean of shifted_exponential) or the path of "
     "a trace; once for all workers, or once for each",
 )
-STRAGGLERS = flags.DEFINE_integer(
-    "stragglers", None, "workers of a request that are delayed; all if not given"
-)
-EXCEPTIONS = flags.DEFINE_float("exceptions", 0.0, "probability that a piece raises")
-NANS = flags.DEFINE_float("nans", 0.0, "probability that a result is NaN")
-CORRUPTIONS = flags.DEFINE_float(
-    "corruptions", 0.0, "probability that a result is finite and wrong"
-)
-CORRUPTION = flags.DEFINE_enum(
-    "corruption",
-    ANY,
-    (ANY, *KINDS),
-    "in which way: zeros, noise of the same moments, the share of the image before, or "
-    "the top exponent bit of the largest value flipped",
-)
-KILLS = flags.DEFINE_float("kills", 0.0, "workers killed per second")
-FREEZES = flags.DEFINE_float("freezes", 0.0, "workers frozen per second")
+FAULTS = [declared.name for declared in settings(Faults) if declared.name != "seed"]
+setting_flags.define(Faults, FAULTS)
 FAULT_SEED = flags.DEFINE_integer("fault_seed", 0, "fixes what goes wrong")
 
 
@@ -68,24 +52,15 @@ def faults_from_flags() -> Faults | None:
       ValueError: a value is out of range, or the parameters are not those of the
         distribution of delays.
     """
+    drawn = setting_flags.read(Faults, FAULTS)
     delays = ()
     if DELAY.value is not None:
         delays = tuple(
             stragglers.make_distribution(DELAY.value, text.split(",") if text else [])
             for text in DELAY_PARAMETERS.value or [""]
         )
-    elif DELAY_PARAMETERS.value or STRAGGLERS.value is not None:
+    elif DELAY_PARAMETERS.value or drawn["stragglers"] is not None:
         raise ValueError("delay: not given, a distribution accepted")
-    faults = Faults(
-        delays=delays,
-        stragglers=STRAGGLERS.value,
-        exceptions=EXCEPTIONS.value,
-        nans=NANS.value,
-        corruptions=CORRUPTIONS.value,
-        corruption=CORRUPTION.value,
-        kills=KILLS.value,
-        freezes=FREEZES.value,
-        seed=FAULT_SEED.value,
-    )
+    faults = Faults(delays=delays, seed=FAULT_SEED.value, **drawn)
     quiet = Faults(corruption=faults.corruption, seed=faults.seed)
     return None if faults == quiet else faults

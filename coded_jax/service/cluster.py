@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from coded_jax.checks import require
@@ -49,6 +49,7 @@ elsewhere."""
 NOWHERE = "http://127.0.0.1:9"
 SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "http_proxy": NOWHERE, "https_proxy": NOWHERE}
 """With these Ray's head asks no cloud what it is, and tells its makers nothing."""
+QUIET = {"log_to_driver": False, "logging_level": "error"}
 
 
 def import_ray() -> Any:
@@ -116,23 +117,29 @@ def connect(address: str | None, n: int) -> None:
       RuntimeError: there is no cluster at that address, or Ray has been started by
         something else in this process.
     """
-    if address is None:
-        _start(n)
-        return
-    for name, value in ENVIRONMENT.items():  # read when Ray is imported
+    # What follows is read when Ray is imported, and by its processes.
+    loopback = address is None or check_address(address)
+    if loopback:
+        token = {"RAY_AUTH_MODE": "token"} if address is None else {}
+        _keep_to_loopback({LOOPBACK: "0", **token})
+    # Several processes may share an accelerator. And Ray would end this process a
+    # minute after it has lost the head of a cluster that it has joined.
+    own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    joined = {**ENVIRONMENT, "RAY_gcs_rpc_server_reconnect_timeout_s": "3600"}
+    for name, value in (own if address is None else joined).items():
         os.environ.setdefault(name, value)
-    # Ray would end this process a minute after it has lost the head of its cluster.
-    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "3600")
-    if loopback := check_address(address):
-        _keep_to_loopback()
-    ray = _import_unused_ray()
-    try:
-        with _own_handlers():
-            ray.init(address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError) as error:
-        raise RuntimeError(
-            f"address: no Ray cluster at {address!r} ({error})"
-        ) from error
+    ray = import_ray()
+    if ray.is_initialized():
+        raise RuntimeError("Ray has been started by something else in this process")
+    if address is None:
+        _start(ray, n)
+    else:
+        try:
+            with _own_handlers():
+                ray.init(address, **QUIET)
+        except (ConnectionError, RuntimeError) as error:
+            problem = f"address: no Ray cluster at {address!r} ({error})"
+            raise RuntimeError(problem) from error
     machines = {node["NodeManagerAddress"] for node in ray.nodes()}
     if loopback and not _on_loopback(machines):
         ray.shutdown()
@@ -142,37 +149,22 @@ def connect(address: str | None, n: int) -> None:
         )
 
 
-def _start(n: int) -> None:
-    _keep_to_loopback(RAY_AUTH_MODE="token")
-    # Several processes may share an accelerator.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    ray = _import_unused_ray()
-    with warnings.catch_warnings():
+def _start(ray: Any, n: int) -> None:
+    with warnings.catch_warnings(), _own_handlers(), _environment(SILENT):
         # Ray's forks become other programs at once: JAX's threads do no harm.
         warnings.filterwarnings("ignore", "os.fork")
-        with _own_handlers(), _environment(SILENT):
-            ray.init(
-                "local",
-                num_cpus=n,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=2**27,
-                # A frozen process does not end when it is asked to.
-                _system_config={"kill_worker_timeout_milliseconds": 500, **SETTINGS},
-            )
-    own_address = ray.util.get_node_ip_address()
-    if not _on_loopback({own_address}):
-        ray.shutdown()
-        raise RuntimeError(
-            f"Ray listens on {own_address}, since this version does not keep to the "
-            "loopback interface"
+        ray.init(
+            "local",
+            num_cpus=n,
+            include_dashboard=False,
+            object_store_memory=2**27,
+            # A frozen process does not end when it is asked to.
+            _system_config={"kill_worker_timeout_milliseconds": 500, **SETTINGS},
+            **QUIET,
         )
 
 
-def _keep_to_loopback(**more: str) -> None:
-    """Sets variables that are read when Ray is imported, and by its processes."""
-    variables = {LOOPBACK: "0", **more}
+def _keep_to_loopback(variables: Mapping[str, str]) -> None:
     if "ray" in sys.modules and not variables.items() <= os.environ.items():
         needed = " and ".join(f"{name}={value}" for name, value in variables.items())
         raise RuntimeError(
@@ -186,11 +178,15 @@ def _on_loopback(addresses: Collection[str]) -> bool:
     return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
-def _import_unused_ray() -> Any:
+def node_watch() -> Callable[[float], bool]:
+    """Returns a function that asks the head, for so many seconds, whether the raylet of
+    this process is alive."""
     ray = import_ray()
-    if ray.is_initialized():
-        raise RuntimeError("Ray has been started by something else in this process")
-    return ray
+    context = ray.get_runtime_context()
+    node = ray.NodeID.from_hex(context.get_node_id())
+    # Not `ray.nodes`, which may hang, and Ray then ends the process after a minute.
+    head = ray._raylet.GcsClient(address=context.gcs_address)
+    return lambda seconds: head.check_alive([node], timeout=seconds)[0]
 
 
 def refusal(address: str) -> str | None:
@@ -238,9 +234,7 @@ def accelerators(n: int) -> dict[str, Any]:
     if resources.get("GPU", 0) >= 1:
         machines = [node["Resources"] for node in ray.nodes()]
         return {"num_gpus": gpu_share(n, machines)}
-    if resources.get("TPU", 0) >= n:
-        return {"resources": {"TPU": 1}}
-    return {}
+    return {"resources": {"TPU": 1}} if resources.get("TPU", 0) >= n else {}
 
 
 def has_room(n: int) -> bool:
@@ -261,38 +255,33 @@ def check_address(address: str) -> bool:
     require("address", address, bool(host) and port.isdecimal(), "host:port")
     try:
         resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
-    except OSError as error:
-        raise RuntimeError(f"address: {address!r} is not found ({error})") from None
-    loopback = _on_loopback(resolved)
-    if not loopback:
-        anywhere = os.environ.get(LOOPBACK) != "0"
-        accepted = f"with {LOOPBACK}=0 a loopback one"
-        require("address", address, anywhere, accepted)
-        token = os.environ.get("RAY_AUTH_MODE") == "token"
-        everywhere = (
-            "with RAY_AUTH_MODE=token, here and on every machine of the cluster"
-        )
-        require("address", address, token, f"beyond loopback only {everywhere},")
-    # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
-    try:
+        loopback = _on_loopback(resolved)
+        if not loopback:
+            anywhere = os.environ.get(LOOPBACK) != "0"
+            require("address", address, anywhere, f"with {LOOPBACK}=0 a loopback one")
+            token = os.environ.get("RAY_AUTH_MODE") == "token"
+            accepted = (
+                "beyond loopback only with RAY_AUTH_MODE=token, here and on every "
+            )
+            accepted += "machine of the cluster,"
+            require("address", address, token, accepted)
+        # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
         socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise RuntimeError(f"address: nothing at {address!r} ({error})") from None
-    if loopback:
-        return True
+        if not loopback and _is_healthy(address, {"RAY_AUTH_MODE": "disabled"}):
+            raise ValueError(
+                f"address: {address!r} given, whose cluster answers without a token; "
+                "start all of it with RAY_AUTH_MODE=token"
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problem = f"address: no cluster answers at {address!r} ({error})"
+        raise RuntimeError(problem) from None
+    return loopback
+
+
+def _is_healthy(address: str, variables: Mapping[str, str]) -> bool:
+    """Returns whether a cluster answers a process with these variables."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    try:
-        without_token = subprocess.run(
-            [*command, "--address", address],
-            env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-            capture_output=True,
-            timeout=60,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"address: no Ray cluster answers at {address!r}") from None
-    if without_token.returncode == 0:
-        raise ValueError(
-            f"address: {address!r} given, whose cluster answers without a token; start "
-            "all of it with RAY_AUTH_MODE=token"
-        )
-    return False
+    command += ["--address", address]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+    return done.returncode == 0

@@ -1,9 +1,10 @@
-"""The protocol of engines: from the images of a request to logits, by a deadline."""
+"""Engines: from the images of a request to logits, by a deadline."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine.check import Check
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.pool import Pool
+from coded_jax.service.supervisor import Supervisor
 
 
 class NotEnoughResults(RuntimeError):
@@ -39,7 +41,7 @@ class Inference(NamedTuple):
       wrong: workers whose results were left out, since the others contradict them.
     """
 
-    logits: jax.Array
+    logits: jax.Array | np.ndarray
     available: np.ndarray
     used: tuple[tuple[int, ...], ...]
     degraded: bool
@@ -48,18 +50,23 @@ class Inference(NamedTuple):
     wrong: tuple[int, ...] = ()
 
 
-class Engine(Protocol):
-    """Computes requests."""
+class Engine:
+    """Computes requests, on workers or, without a pool, by one program.
 
-    @property
-    def pool(self) -> Pool | None:
-        """The workers; None where all devices run one program."""
-        ...
+    Args:
+      model: the coded inference.
+      pool: the workers.
+      supervisor: of the cluster that they live on, if they do.
+    """
 
-    @property
-    def restarts(self) -> int:
-        """Number of times that what its workers live on was started anew."""
-        ...
+    def __init__(
+        self,
+        model: CodedModel,
+        pool: Pool | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self.model, self.pool, self.supervisor = model, pool, supervisor
+        self._closed = threading.Event()
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
@@ -74,9 +81,10 @@ class Engine(Protocol):
 
         Raises:
           NotEnoughResults: too few results arrived by the deadline.
+          WrongResults: they contradict each other.
           Closed: by `close`, meanwhile.
         """
-        ...
+        raise NotImplementedError
 
     def warm_up(self, images: Any) -> None:
         """Compiles all programs that a batch of this size needs.
@@ -84,25 +92,43 @@ class Engine(Protocol):
         Raises:
           RuntimeError: a worker is not up, or cannot compute.
         """
-        ...
+        raise NotImplementedError
+
+    @property
+    def restarts(self) -> int:
+        """Number of times that the cluster was started anew, or joined again."""
+        return self.supervisor.restarts if self.supervisor else 0
 
     def obstacle(self) -> str | None:
         """Returns why no request can be answered at the moment; None if they can."""
-        ...
+        if self._closed.is_set():
+            return "the service is closed"
+        return self.supervisor.obstacle() if self.supervisor else None
 
     def failure(self) -> str | None:
-        """Returns why no request will be answered ever again; None if they may be."""
-        ...
+        """Returns why no request will be answered ever again: the cluster has been
+        given up; None if it has not, since single workers always come back."""
+        return self.supervisor.failure() if self.supervisor else None
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""
-        ...
+        self._closed.set()
+        if self.pool is not None:
+            self.pool.close()
 
 
 OF_POOLS = frozenset(
-    {"shortfall", "hedge_after", "patience", "spares", "strikes", "check_wait"}
+    {
+        "shortfall",
+        "hedge_after",
+        "patience",
+        "spares",
+        "strikes",
+        "check_wait",
+        "faults",
+    }
 )
-"""Settings of a pool of workers."""
+"""Options of a pool of workers."""
 OF_CLUSTERS = frozenset({"address", "reconnect_for"})
 
 
@@ -112,14 +138,13 @@ class EngineKind(NamedTuple):
     Attributes:
       start: `(model, config, check) -> engine`; results are checked where there is a
         check.
-      ignores: settings of `ServeConfig` that mean nothing to it.
-      spread: whether the model is loaded onto all devices, rather than onto one.
-      pooled: whether it has a pool of workers, rather than one program.
+      ignores: options of `serve` that mean nothing to it.
+      pooled: whether it has a pool of workers, rather than one program for a model that
+        is loaded onto all devices.
       processes: whether its workers are processes, which can be killed and frozen.
     """
 
     start: Callable[[CodedModel, ServeConfig, Check | None], Engine]
     ignores: frozenset[str]
-    spread: bool = False
     pooled: bool = True
     processes: bool = False

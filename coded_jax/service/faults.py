@@ -18,6 +18,15 @@ import numpy as np
 from coded_jax.checks import require
 from coded_jax.latency.stragglers import Distribution
 from coded_jax.service.pool import Call
+from coded_jax.settings import (
+    INTEGER,
+    at_least,
+    between,
+    check,
+    integers,
+    one_of,
+    setting,
+)
 
 ROWS = 4096  # requests for which delays are drawn at once, and then again
 KINDS = ("zeros", "noise", "share", "bit")
@@ -50,10 +59,6 @@ class Fault(NamedTuple):
 class Source(Protocol):
     """Whatever says what workers meet: `Faults`, or machines of given speeds."""
 
-    def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
-        """Returns the faults that n workers meet in a request."""
-        ...
-
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns the fault that worker `worker` of n meets with a call."""
         ...
@@ -69,48 +74,45 @@ class Faults:
 
     Attributes:
       delays: a distribution for each worker, or one for all; no delays if empty.
-      stragglers: number of workers that are delayed, drawn anew for each request; all
-        if None.
-      exceptions, nans: probability that a piece raises or returns NaN.
-      corruptions: probability that a result is wrong.
-      corruption: in which way, one of `KINDS`, or `"any"` of them, drawn anew for each
-        result.
-      kills, freezes: workers that are killed (SIGKILL) and frozen (SIGSTOP) per second,
-        each time a worker drawn at random.
       service: for each coded stage, seconds that its pieces take at least: on workers
         that are processes of one machine, the computation of slower machines.
-      seed: of all draws.
+
+    The others say themselves what they are.
 
     Raises:
       ValueError: a value is out of range.
     """
 
     delays: tuple[Distribution, ...] = ()
-    stragglers: int | None = None
-    exceptions: float = 0.0
-    nans: float = 0.0
-    corruptions: float = 0.0
-    corruption: str = ANY
-    kills: float = 0.0
-    freezes: float = 0.0
+    stragglers: int | None = setting(
+        None,
+        "workers of a request that are delayed; all by default",
+        integers(0),
+        INTEGER,
+    )
+    exceptions: float = setting(0.0, "probability that a piece raises", between(0, 1))
+    nans: float = setting(0.0, "probability that a result is NaN", between(0, 1))
+    corruptions: float = setting(
+        0.0, "probability that a result is finite and wrong", between(0, 1)
+    )
+    corruption: str = setting(
+        ANY,
+        "in which way: zeros, noise of the same moments, the share of the image "
+        "before, or the top exponent bit of the largest value flipped",
+        one_of((ANY, *KINDS)),
+    )
+    kills: float = setting(
+        0.0, "workers killed (SIGKILL) per second", at_least(0, 1000)
+    )
+    freezes: float = setting(
+        0.0, "workers frozen (SIGSTOP) per second", at_least(0, 1000)
+    )
     service: tuple[float, ...] = ()
-    seed: int = 0
+    seed: int = setting(0, "of all draws", integers(0, 2**32 - 1))
 
     def __post_init__(self) -> None:
+        check(self)
         object.__setattr__(self, "delays", tuple(self.delays))  # hashable, as a key
-        for name in ("exceptions", "nans", "corruptions"):
-            value = getattr(self, name)
-            require(name, value, 0 <= value <= 1, "a probability, 0..1,")
-        for name in ("kills", "freezes"):
-            value = getattr(self, name)
-            require(name, value, 0 <= value < 1000, "0..1000 per second")
-        known = self.corruption in (ANY, *KINDS)
-        require("corruption", self.corruption, known, f"one of {(ANY, *KINDS)}")
-        short = all(0 <= seconds < 1000 for seconds in self.service)
-        require("service", self.service, short, "0..1000 seconds")
-        require("seed", self.seed, 0 <= self.seed < 2**32, "0..2^32-1")
-        count = self.stragglers
-        require("stragglers", count, count is None or count >= 0, "0 or more")
 
     def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
         """Draws the faults that n workers meet in each stage of a request.
@@ -127,9 +129,7 @@ class Faults:
         number += attempt * HEDGED
         count = self.stragglers
         require("stragglers", count, count is None or count <= n, f"0..{n}")
-        delays = np.zeros(n)
-        if self.delays:
-            delays = _delays(self.delays, self.stragglers, self.seed, n)[number % ROWS]
+        delays = _delays(self.delays, count, self.seed, n)[number % ROWS]
         draws = np.random.default_rng([self.seed, number]).random((4, n))
         drawn = np.asarray(KINDS)[(draws[3] * len(KINDS)).astype(int)]
         wrong = drawn if self.corruption == ANY else self.corruption
@@ -152,25 +152,19 @@ def _delays(
     delays: tuple[Distribution, ...], stragglers: int | None, seed: int, n: int
 ) -> np.ndarray:
     """Draws seconds `[ROWS, n]`."""
-    if len(delays) not in (1, n):
-        raise ValueError(
-            f"delays: {len(delays)} distributions given, 1 or {n} accepted, one for "
-            "every worker"
-        )
-    key = jax.random.key(seed)
-    drawn = np.stack(
-        [
-            np.asarray(
-                delays[i % len(delays)].sample(jax.random.fold_in(key, i), (ROWS,))
-            )
-            for i in range(n)
-        ],
-        axis=1,
-    )
+    if not delays:
+        return np.zeros((ROWS, n))
+    accepted = f"1 or {n}, one for every worker,"
+    require("delays", len(delays), len(delays) in (1, n), accepted)
+    key, every = jax.random.key(seed), delays * (n // len(delays))
+    drawn = [
+        np.asarray(delay.sample(jax.random.fold_in(key, i), (ROWS,)))
+        for i, delay in enumerate(every)
+    ]
     if stragglers is None:
-        return drawn
+        return np.stack(drawn, axis=1)
     ranks = np.random.default_rng(seed).random((ROWS, n)).argsort(axis=1)
-    return np.where(ranks.argsort(axis=1) < stragglers, drawn, 0.0)
+    return np.where(ranks.argsort(axis=1) < stragglers, np.stack(drawn, axis=1), 0.0)
 
 
 def corrupted(

@@ -7,31 +7,30 @@ from any k results. Stragglers are not waited for.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes.quorum import in_words, sent, suffices
-from coded_jax.inference.pipeline import Pipeline, Results, has_answer
+from coded_jax.codes import quorum
+from coded_jax.inference.pipeline import has_answer
 from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
-from coded_jax.service.byzantine import alarm
 from coded_jax.service.byzantine.check import Check
 from coded_jax.service.config import DEFAULTS, ServeConfig
-from coded_jax.service.engine import Inference, NotEnoughResults
-from coded_jax.service.gathering import Gathering, Rules
+from coded_jax.service.engine import Engine, Inference, NotEnoughResults
+from coded_jax.service.gathering import Gathering, Judge, Rules
 from coded_jax.service.pool import Call, Pool
 from coded_jax.service.supervisor import Supervisor
-from coded_jax.types import Kept, PyTree
+
+NEVER = float("inf")
 
 
-class FirstK:
+class FirstK(Engine):
     """Computes requests from the first results that suffice.
 
     Args:
@@ -41,11 +40,9 @@ class FirstK:
         Without any result there is no degraded response.
       check: of the results; they are believed if None.
       supervisor: of the cluster that the workers live on, if they do.
-
-    Attributes:
-      pool: the workers.
-      supervisor: see above.
     """
+
+    pool: Pool
 
     def __init__(
         self,
@@ -55,29 +52,21 @@ class FirstK:
         check: Check | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
+        super().__init__(model, pool, supervisor)
         # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
         self._front = jax.local_devices()[0]
-        self._variables: tuple[PyTree, PyTree] = jax.device_put(
-            (model.frozen, model.params), self._front
-        )
+        self._variables = jax.device_put((model.frozen, model.params), self._front)
         self._pieces = parts.pieces(self._pipeline)
-        self.pool, self.supervisor = pool, supervisor
         self._degrade = config.shortfall == "degrade"
-        self._hedges = [config.hedge_after] * len(self._pieces)  # of each stage
+        hedge_after = NEVER if config.hedge_after is None else config.hedge_after
+        self._hedges = [hedge_after] * len(self._pieces)  # of each stage
         self._check, self._check_wait = check, config.check_wait or 0.0
         self._decoding = [0.0] * len(self._pieces)  # seconds, for each stage
-        self._closed = threading.Event()
-
-    @property
-    def restarts(self) -> int:
-        """Number of times that the cluster was started anew, or joined again."""
-        return self.supervisor.restarts if self.supervisor else 0
 
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:
-        """Computes request `number`, see `Engine.infer`."""
         pipeline, stages = self._pipeline, len(self._pieces)
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         available = np.zeros((stages, pipeline.n, 1), bool)
@@ -85,7 +74,7 @@ class FirstK:
         checked, wrong = True, set()
 
         holders = [self.pool.holder(place) for place in range(len(self.pool))]
-        places = [place for place, holder in enumerate(holders) if holder in without]
+        unused = [place for place, holder in enumerate(holders) if holder in without]
         begun = time.monotonic()
         x = self._encode(images)
         seconds["encode"] = time.monotonic() - begun
@@ -95,20 +84,19 @@ class FirstK:
             if self._degrade:  # the stages after it are to wait as long
                 limit = begun + (limit - begun) / (stages - stage)
             rules = Rules(
+                pipeline.stages[stage].code,
+                pipeline.k,
                 limit,
-                self._degrade,
-                self._hedges[stage],
-                without=places,
-                closed=self._closed.is_set,
+                self._closed.is_set,
+                degrade=self._degrade,
+                hedge_after=self._hedges[stage],
+                without=unused,
                 judge=self._judge(stage, x),
                 check_wait=self._check_wait,
             )
-            calls = [
-                Call(piece, query, number, stage)
-                for piece, query in zip(self._pieces[stage], x.queries, strict=True)
-            ]
-            code = pipeline.stages[stage].code
-            gathering = Gathering(self.pool, code, pipeline.k, calls, rules, order)
+            pairs = zip(self._pieces[stage], x.queries, strict=True)
+            calls = [Call(piece, query, number, stage) for piece, query in pairs]
+            gathering = Gathering(self.pool, calls, order, rules)
             gathering.run()
             degraded |= not gathering.enough
             checked &= gathering.checked
@@ -138,17 +126,13 @@ class FirstK:
         )
 
     def warm_up(self, images: Any) -> None:
-        """Compiles what a batch of this size needs, here and on every worker.
-
-        Raises:
-          RuntimeError: a worker is not up, or cannot compute.
-        """
         self.pool.wait_until_ready()
         pipeline = self._pipeline
         available = np.ones((len(self._pieces), pipeline.n, 1), bool)
         x = parts.encode_images(pipeline, *self._variables, images)
         for stage, pieces in enumerate(self._pieces):
-            numbers = sent(pipeline.stages[stage].code.quorum, pipeline.k, pipeline.n)
+            rule = pipeline.stages[stage].code.quorum
+            numbers = quorum.sent(rule, pipeline.k, pipeline.n)
             self.pool.compute_everywhere(
                 [Call(pieces[i], x.queries[i]) for i in numbers]
             )
@@ -163,29 +147,16 @@ class FirstK:
         has_answer(pipeline, jnp.asarray(available))
 
     def obstacle(self) -> str | None:
-        """Returns why no request can be answered at the moment; None if they can."""
-        if self._closed.is_set():
-            return "the service is closed"
-        if self.supervisor and (obstacle := self.supervisor.obstacle()):
+        if obstacle := super().obstacle():
             return obstacle
         up, pipeline = self.pool.up, self._pipeline
         for stage in pipeline.stages:
             if self._degrade and stage.code.traits.answers_always and up:
                 continue
-            if not suffices(stage.code.quorum, pipeline.k, up):
-                needed = in_words(stage.code.quorum, pipeline.k)
+            if not quorum.suffices(stage.code.quorum, pipeline.k, up):
+                needed = quorum.in_words(stage.code.quorum, pipeline.k)
                 return f"{len(up)} of {pipeline.n} workers are up, and {needed} needed"
         return None
-
-    def failure(self) -> str | None:
-        """Returns why the workers' cluster has been given up; None if it has not: they
-        are started anew until the service is closed."""
-        return self.supervisor.failure() if self.supervisor else None
-
-    def close(self) -> None:
-        """Ends requests in flight with `Closed`, and all workers."""
-        self._closed.set()
-        self.pool.close()
 
     def _encode(self, images: Any) -> Sent:
         """Computes the queries of the first coded stage."""
@@ -193,19 +164,22 @@ class FirstK:
             parts.encode_images(self._pipeline, *self._variables, images)
         )
 
-    def _judge(self, stage: int, begun: Sent) -> StageJudge | None:
-        """Returns the judge of a stage's results; None where they are believed."""
-        if self._check is None:
-            return None
-        params, blank = self._variables[1], self._blank(stage, begun)
-        return StageJudge(
-            self._pipeline, stage, self._check, params, kept=begun.kept, blank=blank
-        )
-
     def _blank(self, stage: int, begun: Sent) -> jax.Array:
         """Returns zeros in the place of a share."""
         shape = (len(begun.queries[0]), *self._pieces[stage][0].share)
         return jax.device_put(np.zeros(shape, self._pipeline.dtype), self._front)
+
+    def _judge(self, stage: int, begun: Sent) -> Judge | None:
+        """Returns the judge of a stage's results; None where they are believed."""
+        if self._check is None:
+            return None
+        return Judge(
+            self._pipeline.stages[stage],
+            self._check.stages[stage],
+            self._variables[1][stage],
+            kept=begun.kept,
+            blank=self._blank(stage, begun),
+        )
 
     def _decode(
         self, stage: int, shares: dict[int, Any], begun: Sent, available: np.ndarray
@@ -222,53 +196,3 @@ class FirstK:
             kept=begun.kept,
         )
         return jax.block_until_ready(decoded)
-
-
-class StageJudge:
-    """Compares the results of one coded stage of one request; a `gathering.Judge`.
-
-    Args:
-      pipeline: the functions.
-      coded: number of the stage, from 0.
-      check: of the pipeline's stages.
-      params: of the codes.
-      kept: what the front end keeps of the request.
-      blank: zeros, in the place of results that did not arrive.
-    """
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        coded: int,
-        check: Check,
-        params: PyTree,
-        kept: Kept,
-        blank: jax.Array,
-    ) -> None:
-        self._stage, self._kept = pipeline.stages[coded], kept
-        self._check, self._own = check.stages[coded], params[coded]
-        self._places = np.asarray(self._check.places)
-        self._blank, self._n = blank, pipeline.n
-
-    def can_judge(self, pieces: Collection[int]) -> bool:
-        """Returns whether there are more results than needed, to be compared."""
-        return self._places[sum(2**piece for piece in pieces)] >= 0
-
-    def contradict(self, shares: Mapping[int, Any]) -> bool:
-        """Returns whether, for some image, a share differs from its prediction."""
-        return bool(np.any(self._ask(alarm.inspect, shares).suspicious))
-
-    def culprit(self, shares: Mapping[int, Any]) -> int | None:
-        """Returns the piece that is named for most of the suspicious images."""
-        named = self._ask(alarm.name_culprit, shares)
-        suspicious = self._ask(alarm.inspect, shares).suspicious
-        piece = alarm.culprit_of_request(suspicious, named)
-        return None if piece == alarm.UNNAMED else piece
-
-    def _ask(self, function: Callable[..., Any], shares: Mapping[int, Any]) -> Any:
-        """Calls a function of `alarm` with the results that arrived."""
-        slots: Any = tuple(shares.get(i, self._blank) for i in range(self._n))
-        # As in the warm-up, or else each pattern of what arrived compiles anew.
-        results = Results(jax.device_put(slots, self._blank.sharding), self._kept)
-        available = np.array([piece in shares for piece in range(self._n)])
-        return function(self._stage, self._check, self._own, results, available)

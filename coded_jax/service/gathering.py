@@ -6,54 +6,89 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import quorum
+from coded_jax.inference.pipeline import Results
+from coded_jax.inference.stages import CodedStage
+from coded_jax.service.byzantine import alarm
+from coded_jax.service.byzantine.check import StageCheck
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.pool import Call, Pool
-from coded_jax.types import Code
+from coded_jax.types import Code, Kept, PyTree
 
 LOOK = 0.2  # seconds between looks whether the service is being closed
 
 
-class Judge(Protocol):
-    """Compares results of one coded stage of one request with each other."""
+class Judge(NamedTuple):
+    """Compares results of one coded stage of one request with each other.
+
+    Attributes:
+      stage: the functions.
+      check: of the stage.
+      params: of its code.
+      kept: what the front end keeps of the request.
+      blank: zeros, in the place of results that did not arrive.
+    """
+
+    stage: CodedStage
+    check: StageCheck
+    params: PyTree
+    kept: Kept
+    blank: jax.Array
 
     def can_judge(self, pieces: Collection[int]) -> bool:
         """Returns whether there are more results than needed, to be compared."""
-        ...
+        places = np.asarray(self.check.places)
+        return places[sum(2**piece for piece in pieces)] >= 0
 
     def contradict(self, shares: Mapping[int, Any]) -> bool:
-        """Returns whether some share differs from its prediction by the others."""
-        ...
+        """Returns whether, for some image, a share differs from its prediction."""
+        return bool(np.any(self._ask(alarm.inspect, shares).suspicious))
 
     def culprit(self, shares: Mapping[int, Any]) -> int | None:
-        """Returns the piece without which the others agree; None if none is found."""
-        ...
+        """Returns the piece that is named for most of the suspicious images."""
+        named = self._ask(alarm.name_culprit, shares)
+        suspicious = self._ask(alarm.inspect, shares).suspicious
+        piece = alarm.culprit_of_request(suspicious, named)
+        return None if piece == alarm.UNNAMED else piece
+
+    def _ask(self, function: Callable[..., Any], shares: Mapping[int, Any]) -> Any:
+        """Calls a function of `alarm` with the results that arrived."""
+        n = self.check.means.shape[0]
+        # As in the warm-up, or else each pattern of what arrived compiles anew.
+        slots = tuple(shares.get(i, self.blank) for i in range(n))
+        results = Results(jax.device_put(slots, self.blank.sharding), self.kept)
+        available = np.array([piece in shares for piece in range(n)])
+        return function(self.stage, self.check, self.params, results, available)
 
 
 class Rules(NamedTuple):
-    """Conditions on which waiting for results ends.
+    """The code of a stage, and conditions on which waiting for its results ends.
 
     Attributes:
+      code: the code.
+      k: number of data pieces.
       limit: on the clock of `time.monotonic`.
-      degrade: whether at the limit any results will do.
-      hedge_after: seconds after which missing pieces are sent again; never if None.
-      without: places that are not used.
       closed: whether the service is being closed.
+      degrade: whether at the limit any results will do.
+      hedge_after: seconds after which missing pieces are sent again; infinite if never.
+      without: places that are not used.
       judge: what results are checked by; they are believed if None.
       check_wait: seconds that more results than are needed are waited for, to check.
     """
 
+    code: Code
+    k: int
     limit: float
-    degrade: bool
-    hedge_after: float | None
-    without: Collection[int]
     closed: Callable[[], bool]
+    degrade: bool = False
+    hedge_after: float = float("inf")
+    without: Collection[int] = ()
     judge: Judge | None = None
     check_wait: float = 0.0
 
@@ -77,11 +112,9 @@ class Gathering:
 
     Args:
       pool: the workers.
-      code: the code of the stage.
-      k: number of data pieces.
       calls: n calls, one for each piece.
+      places: of the pieces in the pool.
       rules: when to stop.
-      order: the place of each piece in the pool.
 
     Attributes:
       shares: from piece to its result, of those that arrived and were not found wrong.
@@ -90,40 +123,30 @@ class Gathering:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        code: Code,
-        k: int,
-        calls: Sequence[Call],
-        rules: Rules,
-        order: Sequence[int] | None = None,
+        self, pool: Pool, calls: Sequence[Call], places: Sequence[int], rules: Rules
     ) -> None:
-        self._pool, self._code, self._k = pool, code, k
-        self._calls, self._rules = calls, rules
+        self._pool, self._calls, self._rules = pool, calls, rules
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
-        self._sent = quorum.sent(code.quorum, k, len(calls))
-        places = [*range(len(calls))] if order is None else order
-        own = {places[piece] for piece in self._sent}
-        self._pending = [  # piece and place
-            (piece, places[piece])
-            for piece in self._sent
-            if places[piece] not in rules.without
-        ]
-        # Places without a piece of their own.
-        self._spare = sorted({*range(len(pool))} - own - {*rules.without})
-        self._hedged: set[int] = set()  # pieces that were sent again
-        self._answered: dict[int, None] = {}  # places, in the order of their results
-        self._failed: set[int] = set()  # places that are sent no other piece
+        sent = quorum.sent(rules.code.quorum, rules.k, len(calls))
+        self._own = {piece: places[piece] for piece in sent}
+        self._pending: list[tuple[int, int]] = []  # pieces, and to where they were sent
+        # Places with nothing to do: at first those without a piece of their own.
+        own = self._own.values()
+        self._idle = sorted({*range(len(pool))} - {*own, *rules.without})
+        self._unhedged = {*sent}  # pieces that were not sent again
         self._hedge_at = float("inf")
         self.shares: dict[int, Arrived] = {}
         self.checked = False
         self.wrong: tuple[int, ...] = ()
 
+    def _suffice(self, pieces: Collection[int]) -> bool:
+        return quorum.suffices(self._rules.code.quorum, self._rules.k, pieces)
+
     @property
     def enough(self) -> bool:
         """Returns whether the code can decode from the shares that arrived."""
-        return quorum.suffices(self._code.quorum, self._k, self.shares)
+        return self._suffice(self.shares)
 
     def run(self) -> None:
         """Waits until the shares are enough and checked, or the time is over.
@@ -134,10 +157,10 @@ class Gathering:
           WrongResults: they contradict each other, and none is found to blame.
           Closed: the service was closed meanwhile.
         """
-        if self._rules.hedge_after is not None:
-            self._hedge_at = time.monotonic() + self._rules.hedge_after
-        for piece, place in self._pending:
-            self._send(place, self._calls[piece])
+        self._hedge_at = time.monotonic() + self._rules.hedge_after
+        for piece, place in self._own.items():
+            if place not in self._rules.without:
+                self._send(piece, place)
         try:
             self._wait_for_enough()
             if self._rules.judge is not None:
@@ -150,23 +173,23 @@ class Gathering:
 
     def _wait_for_enough(self) -> None:
         """Takes results until they are enough, or else until the limit."""
-        limit = self._rules.limit
+        rules = self._rules
         while not self.enough:
             now = time.monotonic()
-            if now >= limit or not self._hopeful():
+            if now >= rules.limit or not self._hopeful():
                 self._take_all()  # results that arrived by now count
-                some = self._rules.degrade and self.shares
-                if self.enough or (some and self._code.traits.answers_always):
+                some = rules.degrade and self.shares
+                if self.enough or (some and rules.code.traits.answers_always):
                     return
-                needed = quorum.in_words(self._code.quorum, self._k)
+                needed = quorum.in_words(rules.code.quorum, rules.k)
                 raise NotEnoughResults(
                     f"results {sorted(self.shares)} of {len(self._calls)} arrived in "
                     f"time, which is not enough for a code that needs {needed}"
                 )
             if now >= self._hedge_at:
                 self._hedge()
-            soon = min(limit, self._hedge_at if self._hedge_at > now else limit)
-            self._take(min(soon - now, LOOK))
+            soon = self._hedge_at if now < self._hedge_at else rules.limit
+            self._take(min(soon - now, rules.limit - now, LOOK))
         self._take_all()  # results that arrived in the meantime help, too
 
     def _check(self, judge: Judge) -> None:
@@ -193,11 +216,11 @@ class Gathering:
             self._pool.count_loss(worker, "wrong")
             self._wait_for_enough()
 
-    def _send(self, place: int, call: Call) -> None:
-        piece = call.piece.index
+    def _send(self, piece: int, place: int, attempt: int = 0) -> None:
+        self._pending.append((piece, place))
         self._pool.send(
             place,
-            call,
+            self._calls[piece]._replace(attempt=attempt),
             lambda result, worker: self._inbox.put((piece, place, worker, result)),
             lambda: not self._over.is_set(),
         )
@@ -212,14 +235,13 @@ class Gathering:
             return False
         piece, place, worker, result = arrived
         self._pending.remove((piece, place))
-        call = self._calls[piece]
-        shape = (len(call.query), *call.piece.share)
         if isinstance(result, BaseException):
-            self._failed.add(place)
-        elif result.shape != shape or not _finite(result):
+            return True
+        call = self._calls[piece]
+        if result.shape != (len(call.query), *call.piece.share) or not _finite(result):
             self._pool.count_loss(worker, "bad")
         else:
-            self._answered[place] = None  # also if another was first with this piece
+            self._idle.append(place)  # also if another was first with this piece
             self.shares.setdefault(piece, Arrived(result, place, worker))
         return True
 
@@ -231,28 +253,20 @@ class Gathering:
     def _hopeful(self) -> bool:
         """Returns whether enough results, or any if these will do, may yet arrive."""
         expected = {piece for piece, _ in self._pending}
-        if self._rules.hedge_after is not None and (self._pending or self._idle()):
-            expected |= {*self._sent} - self._hedged  # from workers idle by then
+        if self._hedge_at < float("inf") and (self._pending or self._idle):
+            expected |= self._unhedged  # from workers idle by then
         if self._rules.degrade:
             return bool(expected - {*self.shares})
-        return quorum.suffices(self._code.quorum, self._k, expected | {*self.shares})
+        return self._suffice(expected | {*self.shares})
 
     def _hedge(self) -> None:
         """Sends missing pieces again, each once, to places with nothing left to do.
 
         Among them are pieces that failed, and those of workers that are not used.
         """
-        missing = {*self._sent} - {*self.shares, *self._hedged}
-        for piece, place in zip(sorted(missing), self._idle(), strict=False):
-            self._hedged.add(piece)
-            self._pending.append((piece, place))
-            self._send(place, self._calls[piece]._replace(attempt=1))
-
-    def _idle(self) -> list[int]:
-        """Returns the places with nothing left to do, those without a piece first."""
-        others = dict.fromkeys([*self._spare, *self._answered])
-        busy = {place for _, place in self._pending} | self._failed
-        return [place for place in others if place not in busy]
+        for piece in sorted(self._unhedged - {*self.shares})[: len(self._idle)]:
+            self._unhedged.remove(piece)
+            self._send(piece, self._idle.pop(0), attempt=1)
 
 
 def _finite(share: Any) -> bool:

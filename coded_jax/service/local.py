@@ -11,6 +11,7 @@ import functools
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import jax
@@ -27,6 +28,54 @@ from coded_jax.service.pool import Call, Pool, WorkerLost
 GRACE = 1.0  # seconds in which a worker that is closed may finish a computation
 
 
+class CallThread:
+    """A thread that computes calls one after the other, until it is ended.
+
+    Args:
+      compute: called with a call, the future that it has to settle, and when the call
+        was sent, on the clock of `time.monotonic`; what it raises fails the future.
+
+    Attributes:
+      ended: done from its end on; a future, so that one can wait for it and for a
+        result at once.
+    """
+
+    def __init__(self, compute: Callable[[Call, Future, float], None]) -> None:
+        self._compute, self._ending = compute, threading.Lock()
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        self.ended: Future[None] = Future()
+        # A daemon: a device that hangs must not keep the program from ending.
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def send(self, call: Call) -> Future:
+        """Returns the share to come; it fails with `WorkerLost` at the end."""
+        future: Future = Future()
+        with self._ending:
+            if self.ended.done():
+                future.set_exception(WorkerLost("ended"))
+            else:
+                self._calls.put((call, future, time.monotonic()))
+        return future
+
+    def end(self) -> None:
+        """Ends the thread, when what it computes at the moment is done."""
+        with self._ending:
+            if not self.ended.done():
+                self.ended.set_result(None)
+                self._calls.put(None)
+
+    def _run(self) -> None:
+        while (waiting := self._calls.get()) is not None:
+            call, future, sent = waiting
+            try:
+                if self.ended.done():
+                    raise WorkerLost("ended")
+                self._compute(call, future, sent)
+            except BaseException as error:
+                future.set_exception(error)
+
+
 class LocalWorker:
     """One device.
 
@@ -40,42 +89,15 @@ class LocalWorker:
         self, compute_piece: ComputePiece, device: jax.Device, front: jax.Device
     ) -> None:
         self._compute_piece, self._device, self._front = compute_piece, device, front
-        self._threads: list[threading.Thread] = []
-        self._start()
+        self._threads = [CallThread(self._compute)]  # the last one is in use
 
-    def _start(self) -> None:
-        self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._ended: Future[None] = Future()
-        # A daemon: a device that hangs must not keep the program from ending.
-        thread = threading.Thread(
-            target=self._run, args=(self._calls, self._ended), daemon=True
-        )
-        thread.start()
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-
-    def _run(self, calls: queue.SimpleQueue, ended: Future[None]) -> None:
-        while (waiting := calls.get()) is not None:
-            call, future = waiting
-            try:
-                share = None if ended.done() else self._compute(call)
-                if ended.done():
-                    raise WorkerLost("ended")
-                future.set_result(share)
-            except BaseException as error:
-                future.set_exception(error)
-
-    def _compute(self, call: Call) -> jax.Array:
+    def _compute(self, call: Call, future: Future, sent: float) -> None:
         query = jax.device_put(call.query, self._device)
         share = self._compute_piece(call.piece, query)
-        return jax.device_put(share, self._front).block_until_ready()
+        future.set_result(jax.device_put(share, self._front).block_until_ready())
 
     def compute(self, call: Call) -> Future:
-        future: Future = Future()
-        if self._ended.done():
-            future.set_exception(WorkerLost("ended"))
-        else:
-            self._calls.put((call, future))
-        return future
+        return self._threads[-1].send(call)
 
     def probe(self) -> Future:
         future: Future = Future()
@@ -83,24 +105,20 @@ class LocalWorker:
         return future
 
     def watch(self) -> Future:
-        return self._ended
+        return self._threads[-1].ended
 
     def replace(self) -> None:
-        self._end()
-        self._start()
-
-    def _end(self) -> None:
-        if not self._ended.done():
-            self._calls.put(None)
-            self._ended.set_result(None)
+        self._threads[-1].end()
+        alive = [own for own in self._threads if own.thread.is_alive()]
+        self._threads = [*alive, CallThread(self._compute)]
 
     def close(self) -> None:
         """Ends it, and waits for its threads: one that frees arrays while the
         interpreter ends would abort the program."""
-        self._end()
+        self._threads[-1].end()
         limit = time.monotonic() + GRACE
-        for thread in self._threads:
-            thread.join(max(limit - time.monotonic(), 0))
+        for own in self._threads:
+            own.thread.join(max(limit - time.monotonic(), 0))
 
 
 def local_workers(
@@ -116,29 +134,23 @@ def local_workers(
     Raises:
       ValueError: there are not so many devices.
     """
-    all_devices = jax.local_devices()
-    most, platform = len(all_devices), all_devices[0].platform
-    count = most if devices is None else devices
-    accepted = f"1..{most}, the {platform} devices of this host,"
-    require("devices", devices, 1 <= count <= most, accepted)
-    pipeline = model.pipeline._replace(mesh=None)
+    every = jax.local_devices()
+    accepted = f"1..{len(every)}, the {every[0].platform} devices of this host,"
+    require("devices", devices, (devices or 1) <= len(every), accepted)
+    used, pipeline = every[:devices], model.pipeline._replace(mesh=None)
 
     @functools.cache
-    def compute_on(index: int) -> ComputePiece:
-        device = all_devices[index]
+    def compute_on(device: jax.Device) -> ComputePiece:
         variables = jax.device_put((model.frozen, model.params), device)
         return make_compute(pipeline, *variables)
 
-    return [
-        LocalWorker(compute_on(i % count), all_devices[i % count], all_devices[0])
-        for i in range(pipeline.n + spares)
-    ]
+    chosen = [used[i % len(used)] for i in range(pipeline.n + spares)]
+    return [LocalWorker(compute_on(device), device, every[0]) for device in chosen]
 
 
 def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
     workers = local_workers(model, config.devices, config.spares)
-    pool = Pool(workers, config.patience, spares=config.spares, strikes=config.strikes)
-    return FirstK(model, pool, config, check)
+    return FirstK(model, Pool(workers, config), config, check)
 
 
 ENGINE = EngineKind(_start, ignores=OF_CLUSTERS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import logging
 import queue
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
+from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.parts import Piece
 
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
@@ -28,7 +30,7 @@ BEAT = 1.0  # seconds after which a worker that is idle has to show that it live
 PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
 LONGEST_PAUSE = 5.0  # seconds
 USELESS = 5  # results that raised or are not finite, of twice as many: it is broken
-HOPELESS = 8, 10.0  # attempts, and seconds, after which a start has failed
+HOPELESS = 20  # attempts in a row, of 7 s or more, after which a start has failed
 
 log = logging.getLogger("coded_jax")
 
@@ -69,27 +71,23 @@ class Worker(Protocol):
         Calls are computed one after the other. The future fails with `WorkerLost` if
         the worker ended, or with the exception that the computation raised.
         """
-        ...
 
     def probe(self) -> Future:
         """Returns a future that is done as soon as the worker can compute: with the
         number of its process, None if it is none."""
-        ...
 
     def watch(self) -> Future:
         """Returns a future that is done as soon as the worker has ended."""
-        ...
 
     def replace(self) -> None:
         """Ends the worker, even one that hangs, and starts it anew."""
-        ...
 
     def close(self) -> None:
         """Ends the worker."""
-        ...
 
 
-class _Job(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)  # two jobs may have the same arrays
+class _Job:
     call: Call
     deliver: Callable[[Any, int], None]
     wanted: Callable[[], bool]
@@ -130,28 +128,20 @@ class Pool:
 
     Args:
       workers: of the places, then spares.
-      spares: how many of the workers are spares, which stand by.
-      patience: seconds of silence after which a busy worker counts as hung; more than
-        a computation with its delay takes.
+      config: of which `spares`, `patience` and `strikes` are looked at.
       startup: seconds that a worker may take to start.
-      at_end: called by `close`, after the workers have ended.
-      strikes: wrong results after which a worker is started anew.
     """
 
     def __init__(
         self,
         workers: Sequence[Worker],
-        patience: float = 5.0,
+        config: ServeConfig = DEFAULTS,
         startup: float = 60.0,
-        at_end: Callable[[], None] | None = None,
-        spares: int = 0,
-        strikes: int = 3,
     ) -> None:
-        self._at_end, self._strikes = at_end, strikes
-        self._patience, self._startup = patience, startup
+        self._config, self._startup = config, startup
         self._states = [_State(i, worker) for i, worker in enumerate(workers)]
         self._holders = [*self._states]  # of the places, and then the spares
-        self._places = len(workers) - spares
+        self._places = len(workers) - config.spares
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -182,18 +172,13 @@ class Pool:
         Raises:
           RuntimeError: a worker has not started in time.
         """
-        end, (attempts, seconds) = time.monotonic() + self._startup, HOPELESS
-        while not all(state.ready for state in self._states):
-            now = time.monotonic()
-            failed = any(
-                state.failures >= attempts and now - state.down >= seconds
-                for state in self._states
-            )
-            if failed or now > end or self._closed.wait(0.01):
-                missing = [i for i, s in enumerate(self._states) if not s.ready]
-                reasons = {str(s.problem) for s in self._states if s.problem}
-                reason = ": ".join(["", *sorted(reasons)[:1]])
-                raise RuntimeError(f"workers {missing} have not started{reason}")
+        end = time.monotonic() + self._startup
+        while missing := [s for s in self._states if not s.ready]:
+            failed = any(state.failures >= HOPELESS for state in missing)
+            if failed or time.monotonic() > end or self._closed.wait(0.01):
+                problems = sorted({f": {s.problem}" for s in missing if s.problem})
+                numbers, reason = [s.number for s in missing], "".join(problems[:1])
+                raise RuntimeError(f"workers {numbers} have not started{reason}")
 
     def send(
         self,
@@ -215,8 +200,7 @@ class Pool:
           wanted: whether a request still waits for the piece; if not, it is dropped.
           patience: seconds, for this piece; the pool's if None.
         """
-        limit = self._patience if patience is None else patience
-        job = _Job(call, deliver, wanted, limit)
+        job = _Job(call, deliver, wanted, patience or self._config.patience)
 
         def note() -> None:
             state = self._holders[place]
@@ -234,11 +218,14 @@ class Pool:
           RuntimeError: a worker did not answer in time, or its computation raised.
         """
         inbox: queue.SimpleQueue = queue.SimpleQueue()
-        deliver = lambda result, worker: inbox.put(result)
         for place in range(len(self)):
-            call = calls[place % len(calls)]
-            # It may have to compile first.
-            self.send(place, call, deliver, lambda: True, self._startup)
+            self.send(
+                place,
+                calls[place % len(calls)],
+                deliver=lambda result, worker: inbox.put(result),
+                wanted=lambda: True,
+                patience=self._startup,  # it may have to compile first
+            )
         for _ in self._states:
             try:
                 result = inbox.get(timeout=self._startup)
@@ -288,9 +275,7 @@ class Pool:
         the number of its `process` (None if it is none), its `restarts`, and its
         `losses` by reason."""
         self._catch_up()
-        held = {
-            s.number: place for place, s in enumerate(self._holders[: self._places])
-        }
+        held = {s.number: i for i, s in enumerate(self._holders[: self._places])}
         return [
             {
                 "up": state.ready,
@@ -310,8 +295,6 @@ class Pool:
         self._thread.join()
         for worker in self.workers:
             worker.close()
-        if self._at_end is not None:
-            self._at_end()
 
     def _catch_up(self) -> None:
         """Waits until all notes left so far have been read."""
@@ -342,19 +325,19 @@ class Pool:
             if not state.running:
                 state.since = time.monotonic()
             state.running.append(job)
-            note = functools.partial(self._done, state, job)
+            done = functools.partial(self._done, state, job)
             state.worker.compute(job.call).add_done_callback(
-                lambda done, note=note: self._notes.put(lambda: note(done))
+                lambda future, done=done: self._notes.put(lambda: done(future))
             )
 
     def _done(self, state: _State, job: _Job, future: Future) -> None:
-        if not any(job is running for running in state.running):
+        if job not in state.running:
             return  # of a worker that has been replaced meanwhile
         error = future.exception()
         if isinstance(error, WorkerLost):
             self._lose(state, "died")
             return
-        state.running = [running for running in state.running if running is not job]
+        state.running.remove(job)
         state.since = time.monotonic()
         state.results += 1
         job.deliver(error if error is not None else future.result(), state.number)
@@ -368,21 +351,20 @@ class Pool:
         """Has a worker started anew that errs again and again."""
         often = len(state.useless) == USELESS
         often = often and state.results - state.useless[0] < 2 * USELESS
-        if state.ready and (often or state.strikes >= self._strikes):
+        if state.ready and (often or state.strikes >= self._config.strikes):
             self._lose(state)
             self._replace(state)
 
     def _watch(self, state: _State) -> None:
         """Has a note left when a worker that is up ends, also one that is idle."""
-        if not state.ready:
-            return
-        state.watch = watch = state.worker.watch()
 
         def note() -> None:
             if state.watch is watch and state.ready:
                 self._lose(state, "died")
 
-        watch.add_done_callback(lambda _: self._notes.put(note))
+        if state.ready:
+            state.watch = watch = state.worker.watch()
+            watch.add_done_callback(lambda _: self._notes.put(note))
 
     def _lose(self, state: _State, reason: str | None = None) -> None:
         """Notes that a worker is down; its jobs wait for a spare, or for its return."""
@@ -410,36 +392,38 @@ class Pool:
             self._pump(found)
 
     def _look_at(self, state: _State) -> None:
-        """Notices workers that hang, and probes those that are down."""
-        silent = time.monotonic() - state.since
-        if state.ready:
-            limit = self._patience + BEAT
-            if state.running:
-                limit = state.running[0].patience
-            elif state.probe is not None and state.probe.done():
-                state.probe, state.since = None, time.monotonic()
-                return
-            elif state.probe is None and silent > BEAT:
-                state.probe = state.worker.probe()
-            if silent > limit:
-                self._lose(state, "hung")
-                self._replace(state)
-            return
+        """Notices workers that hang, and probes those that are idle or down."""
+        now = time.monotonic()
+        silent = now - state.since
         if state.ending is not None:
             if state.ending.is_alive() and silent < self._startup:
                 return  # what ends the one is not to meet the next one
             state.ending = None
-        if state.probe is None:
-            pause = PAUSE * (time.monotonic() - state.down)
-            if silent < min(max(TICK, pause), LONGEST_PAUSE):
+        if state.running:
+            limit = state.running[0].patience
+        elif state.ready:
+            limit, pause = self._config.patience + BEAT, BEAT
+        else:
+            limit = self._startup
+            pause = min(max(TICK, PAUSE * (now - state.down)), LONGEST_PAUSE)
+        if not state.running:
+            if state.probe is None:
+                if silent > pause:
+                    state.probe = state.worker.probe()
+            elif state.probe.done():
+                self._take_probe(state, state.probe)
                 return
-            state.probe = state.worker.probe()
-        if not state.probe.done():
-            if silent > self._startup:
-                state.probe, state.since = None, time.monotonic()
-                self._replace(state)
+        if silent > limit:
+            if state.ready:
+                self._lose(state, "hung")
+            state.probe, state.since = None, now
+            self._replace(state)
+
+    def _take_probe(self, state: _State, probe: Future) -> None:
+        """Notes what a probe says: that a worker lives, or why it does not."""
+        state.probe, state.since = None, time.monotonic()
+        if state.ready:
             return
-        probe, state.probe, state.since = state.probe, None, time.monotonic()
         state.problem = probe.exception()
         state.failures += 1
         if state.problem is None:

@@ -12,8 +12,9 @@ one, which is sent the model again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, wait
 from typing import Any
 
@@ -22,14 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service import cluster
+from coded_jax.service import cluster, supervisor
 from coded_jax.service.byzantine.check import Check
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import EngineKind
 from coded_jax.service.first_k import FirstK
 from coded_jax.service.piece_server import GROUPS, PieceServer
 from coded_jax.service.pool import Call, Pool, WorkerLost
-from coded_jax.service.supervisor import Crew, recruit
+from coded_jax.service.supervisor import Supervisor
 
 PART = 2**26  # bytes of a model that are sent at once
 LAST = 2.0  # seconds in which calls fail whose processes have ended
@@ -39,17 +40,20 @@ class RayWorker:
     """A `PieceServer`, on the machine that Ray has chosen, and those that follow it.
 
     Args:
-      crew: whose prepared function makes the actor.
+      shared: supervisor of the cluster.
+      create: makes the actor.
       dtype: of pieces and shares.
     """
 
-    def __init__(self, crew: Crew, dtype: str) -> None:
+    def __init__(
+        self, shared: Supervisor, create: Callable[[], Any], dtype: str
+    ) -> None:
         self._ray = cluster.import_ray()
-        self._crew, self._dtype = crew, jnp.dtype(dtype)
+        self.shared, self._create, self._dtype = shared, create, jnp.dtype(dtype)
         self._actor: Any = None
         self._gone = threading.Event()  # whether the actor is, for good
         self._pending: dict[Future, Future] = {}  # from ours to Ray's
-        crew.members.append(self)
+        shared.members.append(self)
 
     def compute(self, call: Call) -> Future:
         query = np.asarray(call.query)
@@ -66,20 +70,19 @@ class RayWorker:
         return self._ask(share, "compute", piece, list(query.shape), query.tobytes())
 
     def probe(self) -> Future:
-        with contextlib.suppress(Exception), self._crew.use() as create:
-            if self._actor is not None and self._gone.is_set():
-                self._ray.kill(self._actor)  # it may just be cut off
-                self._actor = None
+        with contextlib.suppress(Exception), self.shared.connected():
+            if self._gone.is_set():
+                self._kill()  # it may just be cut off
             if self._actor is None:
-                self._actor, self._gone = create(), threading.Event()
+                self._actor, self._gone = self._create(), threading.Event()
         return self._ask(lambda process: process, "ping")
 
     def watch(self) -> Future:
         return self._ask(lambda _: None, "live")
 
     def replace(self) -> None:
-        self._gone.set()
-        self.close()
+        with contextlib.suppress(WorkerLost), self.shared.connected():
+            self._kill()
 
     def signal(self, number: int) -> None:
         """Sends its process a signal."""
@@ -96,8 +99,14 @@ class RayWorker:
         wait(pending.values(), timeout=LAST)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception), self._crew.use():
+        self.replace()
+        self.lose(WorkerLost("the service is closed"))
+        self.shared.leave(self)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(Exception):
             self._ray.kill(self._actor)  # it may be gone already
+        self._actor = None
 
     def _ask(self, read: Callable[[Any], Any], method: str, *arguments: Any) -> Future:
         """Calls a method of the actor, and returns `read(answer)` to come."""
@@ -120,7 +129,7 @@ class RayWorker:
                     future.set_result(result)
 
         try:
-            with self._crew.use():
+            with self.shared.connected():
                 call = getattr(self._actor, method)
                 if method in GROUPS:
                     call = call.options(concurrency_group=GROUPS[method])
@@ -134,77 +143,62 @@ class RayWorker:
         return future
 
 
-def ray_workers(
-    model: CodedModel,
-    batches: Sequence[int],
-    spares: int = 0,
-    address: str | None = None,
-    reconnect_for: float = ServeConfig.reconnect_for,
-) -> tuple[list[RayWorker], Crew]:
-    """Returns a worker for each piece, spread over the machines of a cluster.
+def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
+    """Returns a worker for each piece, and spares, on the machines of a cluster.
 
     Each has an accelerator of its own where Ray knows of enough, or its part of one.
 
     Args:
       model: the coded inference.
-      batches: sizes of requests that workers compile before they answer.
-      spares: workers without a piece of their own.
-      address, reconnect_for: see `ServeConfig`.
-
-    Returns:
-      The workers, and their crew, which is closed after them.
+      config: of which `batches`, whose programs workers compile before they answer,
+        `spares`, `address` and `reconnect_for` are looked at.
     """
-    n = model.pipeline.n + spares
-    cache = jax.config.jax_compilation_cache_dir
+    n, address = model.pipeline.n + config.spares, config.address
+    arguments = [*config.batches], jax.config.jax_compilation_cache_dir
     pipeline = model.pipeline._replace(mesh=None)
 
-    def prepare() -> Callable[[], Any]:
+    @functools.lru_cache(maxsize=1)
+    def prepare(restarts: int) -> tuple[Any, bytes]:
+        """Returns the actor's class and its model, for one cluster."""
         ray = cluster.import_ray()
         # Actors that ask for nothing are not spread, but put anywhere.
         options = {"num_cpus": 0.001, "scheduling_strategy": "SPREAD"}
         if address is not None:
             options["runtime_env"] = {"env_vars": cluster.ENVIRONMENT}
-        groups = dict.fromkeys(GROUPS.values(), 1)
-        actor = ray.remote(
-            concurrency_groups=groups, **options, **cluster.accelerators(n)
-        )(PieceServer)
-        sent = ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
+        options["concurrency_groups"] = dict.fromkeys(GROUPS.values(), 1)
+        actor = ray.remote(**options, **cluster.accelerators(n))(PieceServer)
+        return actor, ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
 
-        def create() -> Any:
-            created = actor.remote(list(batches), cache)
-            for start in range(0, len(sent), PART):
-                created.receive.remote(sent[start : start + PART])
-            return created
+    def create() -> Any:
+        actor, content = prepare(shared.restarts)
+        created = actor.remote(*arguments)
+        for start in range(0, len(content), PART):
+            created.receive.remote(content[start : start + PART])
+        return created
 
-        return create
-
-    crew = recruit(address, n, reconnect_for, prepare)
+    with supervisor.sharing:
+        shared = supervisor.of_process(address, n, config.reconnect_for)
+        others = len(shared.members)
+        workers = [RayWorker(shared, create, pipeline.dtype) for _ in range(n)]
     try:
-        with crew.use():  # what cannot be sent is an error at once
-            if len(crew.supervisor.crews) > 1 and not cluster.has_room(n):
+        with shared.connected():
+            prepare(shared.restarts)  # what cannot be sent is an error at once
+            if others and not cluster.has_room(n):
                 raise RuntimeError(
                     f"workers of another model hold the cluster's accelerators, which "
                     f"has none left for {n} more"
                 )
     except BaseException:
-        crew.close()
+        for worker in workers:
+            worker.close()
         raise
-    return [RayWorker(crew, pipeline.dtype) for _ in range(n)], crew
+    return workers
 
 
 def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
-    workers, crew = ray_workers(
-        model, config.batches, config.spares, config.address, config.reconnect_for
-    )
-    pool = Pool(
-        workers,
-        config.patience,
-        startup=cluster.STARTUP,
-        at_end=crew.close,
-        spares=config.spares,
-        strikes=config.strikes,
-    )
-    return FirstK(model, pool, config, check, crew.supervisor)
+    workers = ray_workers(model, config)
+    pool = Pool(workers, config, startup=cluster.STARTUP)
+    return FirstK(model, pool, config, check, workers[0].shared)
 
 
 ENGINE = EngineKind(_start, ignores=frozenset({"devices"}), processes=True)

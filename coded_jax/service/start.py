@@ -59,29 +59,23 @@ def serve(
     workdir_or_model = (str, os.PathLike, CodedModel)
     require_type("run", run, workdir_or_model, "a workdir or a CodedModel")
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
-    kind = ENGINES[engine]
-    fields = {field.name: field.default for field in dataclasses.fields(ServeConfig)}
-    unknown = sorted(settings.keys() - fields.keys())
-    require("settings", unknown, not unknown, f"some of {list(fields)}")
-    config = ServeConfig(**settings)
-    for name in kind.ignores:
-        value = getattr(config, name)
-        unset = value == fields[name]
-        require(name, value, unset, f"none with the engine {engine!r}")
-
-    not_stored = {"base": base, "variables": variables, "code": code}
+    kind, config = ENGINES[engine], ServeConfig(**settings)
+    options = {**settings, "faults": faults}
+    for name in sorted(kind.ignores & options.keys()):
+        unset = options[name] == getattr(ServeConfig, name, None)
+        require(name, options[name], unset, f"none with the engine {engine!r}")
+    checked = config.check_wait is not None
+    require("check", "one", check is None or checked, "none without a check_wait")
+    own = {"base": base, "variables": variables, "code": code}
     if isinstance(run, CodedModel):
-        for name, value in not_stored.items():
-            given = type(value).__name__
-            require(name, given, value is None, "none beside a model")
         model = run
+        for name, value in own.items():
+            require(name, type(value).__name__, value is None, "none beside a model")
     else:
-        model = load(run, config.devices if kind.spread else 1, **not_stored)
+        model = load(run, 1 if kind.pooled else config.devices, **own)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     config = _with_batches(config, model.pipeline.images_per_input)
-    checked = config.check_wait is not None
-    require("check", "one", check is None or checked, "none without a check_wait")
 
     def start(model: CodedModel) -> Engine:
         own = _check_of(run, model, check) if checked else None
@@ -113,27 +107,19 @@ def _check_of(
     if check is not None:
         check.require_of(model)
         return check
-    if isinstance(run, CodedModel):
-        raise ValueError(
-            "check: none given, one with check_wait and without a workdir accepted"
-        )
+    stored = not isinstance(run, CodedModel)
+    require("check", None, stored, "one with check_wait and without a workdir")
     return load_check(run, model)
 
 
 def _with_batches(config: ServeConfig, group: int) -> ServeConfig:
     """Checks the sizes of batches; those that nobody has chosen are made multiples of
-    the images that are coded together.
-
-    Raises:
-      ValueError: there is none, or none that holds as many as are to be joined.
-    """
-    batches = config.batches
+    the images that are coded together."""
+    batches, most = config.batches, config.max_batch
     if batches == ServeConfig.batches:
         batches = tuple(-(-size // group) * group for size in batches)
-    accepted = "positive numbers" if group == 1 else f"multiples of {group}"
-    multiples = bool(batches) and not any(size % group for size in batches)
-    require("batches", batches, multiples, accepted)
-    most = config.max_batch
+    fits = bool(batches) and not any(size % group for size in batches)
+    require("batches", batches, fits, f"multiples of {group}")
     accepted = f"at most the largest of batches, {max(batches)},"
     require("max_batch", most, most is None or most <= max(batches), accepted)
     return dataclasses.replace(config, batches=batches)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from coded_jax.checks import first_line
 from coded_jax.devices import startup
@@ -40,7 +40,6 @@ class Member(Protocol):
 
     def lose(self, error: WorkerLost) -> None:
         """Fails what is under way with an error, and lets go of all that is Ray's."""
-        ...
 
 
 class Supervisor:
@@ -52,21 +51,21 @@ class Supervisor:
       reconnect_for: seconds for which it is tried to bring a lost cluster back.
 
     Attributes:
-      generation: number of the present cluster, from 1.
+      members: told when the cluster is lost; it is left with the last of them.
       restarts: how often the cluster was started anew, or joined again.
     """
 
     def __init__(self, address: str | None, n: int, reconnect_for: float) -> None:
         self.address, self._n, self._reconnect_for = address, n, reconnect_for
-        self.generation = self.restarts = 0
-        self.crews: list[Crew] = []
+        self.members: list[Member] = []
+        self.restarts = 0
         self._lock = threading.Lock()  # held while Ray is called
-        self._up, self._closed = False, threading.Event()
+        self._up, self._given_up, self._closed = False, False, threading.Event()
         self._obstacle: str | None = None
-        self._failure: str | None = None
         self._lost: float | None = None  # since when the cluster has been
         self._machinery: Machinery | None = None  # of a cluster that is started here
-        self._health: _Health | None = None
+        self._complaint: str | None = None  # of the head, or about it
+        self._over = threading.Event()  # for who asks the head
         started: Future[None] = Future()
         # Ray's processes end with the thread that has started them.
         self._thread = threading.Thread(target=self._run, args=[started], daemon=True)
@@ -84,11 +83,11 @@ class Supervisor:
 
     def failure(self) -> str | None:
         """Returns why the cluster has been given up for good; None if it has not."""
-        if self._failure is None and self._lost is not None:
+        if not self._given_up and self._lost is not None:
             seconds = time.monotonic() - self._lost
             if seconds > self._reconnect_for + GRACE:  # connecting hangs
                 return f"{self._obstacle}: no answer for {seconds:.0f} s"
-        return self._failure
+        return self._obstacle if self._given_up else None
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[None]:
@@ -101,6 +100,14 @@ class Supervisor:
             if not self._up:
                 raise WorkerLost(self.obstacle() or "the cluster has been left")
             yield
+
+    def leave(self, member: Member) -> None:
+        """Lets go of the cluster, which is left when no other member uses it."""
+        with sharing:
+            self.members.remove(member)
+            if not self.members:
+                self.close()
+                _shared.remove(self)
 
     def close(self) -> None:
         """Leaves the cluster; ends it if it was started here."""
@@ -137,13 +144,29 @@ class Supervisor:
             problem = self._machinery.problem()
         else:
             problem = cluster.refusal(str(self.address))
-        return problem or (self._health.problem if self._health else None)
+        return problem or self._complaint
 
     def _connect(self) -> None:
         cluster.connect(self.address, self._n)
-        self._health = _Health()
-        self.generation += 1
+        self._complaint, self._over = None, threading.Event()
+        asking = cluster.node_watch(), self._over
+        threading.Thread(target=self._ask, args=asking, daemon=True).start()
         self._up, self._obstacle, self._lost = True, None, None
+
+    def _ask(self, alive: Callable[[float], bool], over: threading.Event) -> None:
+        """Asks the head again and again whether the raylet of this process lives."""
+        failures, complaint = 0, None
+        while complaint is None and not over.wait(PAUSE):
+            try:
+                if not alive(ANSWER):
+                    complaint = "Ray has given up the raylet of this machine"
+                failures = 0
+            except Exception as error:
+                failures += 1
+                if failures == SILENCE:
+                    complaint = f"Ray's head does not answer ({first_line(error)})"
+        if not over.is_set():
+            self._complaint = complaint
 
     def _leave(self, reason: str) -> None:
         """Ends the cluster if it is our own, and all use of it."""
@@ -152,22 +175,21 @@ class Supervisor:
             self._machinery.end()
         if self._lock.acquire(timeout=CALLS):  # calls that have begun are over
             self._lock.release()
-        if self._health is not None:
-            self._health.over.set()
+        self._over.set()
         # What holds on to Ray's objects keeps Ray's connections from being closed.
-        for crew in [*self.crews]:
-            crew.lose(WorkerLost(reason))
+        for member in [*self.members]:
+            member.lose(WorkerLost(reason))
         cluster.disconnect()
 
     def _recover(self, problem: str) -> None:
         """Starts the cluster anew, or joins it again; gives up when time is up."""
         remedy = "joining it again" if self.address else "starting a new cluster"
-        self._obstacle = f"{problem}; {remedy}"
-        log.warning("%s", self._obstacle)
+        self._obstacle = reason = f"{problem}; {remedy}"
+        log.warning("%s", reason)
         begun = self._lost = time.monotonic()
         pause = FIRST_PAUSE
         while True:
-            self._leave(self._obstacle)
+            self._leave(reason)
             if self._closed.is_set():
                 return
             try:
@@ -179,8 +201,9 @@ class Supervisor:
                 # A ValueError refuses a cluster, as one without a token.
                 if isinstance(error, ValueError) or left <= 0:
                     tried = f"given up after {seconds:.0f} s: {first_line(error)}"
-                    self._failure = f"{problem}; {tried}"
-                    log.error("%s", self._failure)
+                    self._obstacle = f"{problem}; {tried}"
+                    self._given_up = True
+                    log.error("%s", self._obstacle)
                     return
                 log.warning("%s: %s", remedy, first_line(error))
                 self._closed.wait(min(pause, left))
@@ -190,106 +213,27 @@ class Supervisor:
         self.restarts += 1
 
 
-class Crew:
-    """Members that live on the cluster together, as the workers of one model.
+_shared: list[Supervisor] = []  # one at most: Ray is in one cluster per process
+sharing = threading.Lock()  # held until who asks for the supervisor is a member of it
+
+
+def of_process(address: str | None, n: int, reconnect_for: float) -> Supervisor:
+    """Returns the supervisor of this process, which its services share.
 
     Args:
-      supervisor: of the cluster.
-      prepare: called once for each cluster; what it returns is handed to `use`.
-    """
-
-    def __init__(self, supervisor: Supervisor, prepare: Callable[[], Any]) -> None:
-        self.supervisor, self._prepare = supervisor, prepare
-        self.members: list[Member] = []
-        self._prepared: Any = None
-        supervisor.crews.append(self)
-
-    @contextlib.contextmanager
-    def use(self) -> Iterator[Any]:
-        """Lets Ray be called, and gives what has been prepared for the cluster.
-
-        Raises:
-          WorkerLost: the cluster is down.
-        """
-        with self.supervisor.connected():
-            if self._prepared is None:
-                self._prepared = self._prepare()
-            yield self._prepared
-
-    def lose(self, error: WorkerLost) -> None:
-        """Informs all members that the cluster is lost."""
-        self._prepared = None
-        for member in self.members:
-            member.lose(error)
-
-    def close(self) -> None:
-        """Lets go of the cluster, which is left when no other crew uses it."""
-        with _sharing:
-            self.lose(WorkerLost("the service is closed"))
-            self.supervisor.crews.remove(self)
-            if not self.supervisor.crews:
-                self.supervisor.close()
-                _supervisors.remove(self.supervisor)
-
-
-_supervisors: list[Supervisor] = []  # one at most: Ray is in one cluster per process
-_sharing = threading.Lock()
-
-
-def recruit(
-    address: str | None, n: int, reconnect_for: float, prepare: Callable[[], Any]
-) -> Crew:
-    """Returns a crew on a cluster, which several of one process share.
-
-    Args:
-      address, n, reconnect_for: see `Supervisor`; of the first crew.
-      prepare: see `Crew`.
+      address, n, reconnect_for: see `Supervisor`; of the first service.
 
     Raises:
       RuntimeError, ValueError, ImportError: see `cluster.connect`.
     """
-    with _sharing:
-        if not _supervisors:
-            _supervisors.append(Supervisor(address, n, reconnect_for))
-        (supervisor,) = _supervisors
-        if supervisor.address != address:
-            if address is not None:
-                cluster.check_address(address)
-            raise RuntimeError(
-                f"address: {address!r} given, while this process is in the cluster of "
-                f"{supervisor.address!r}"
-            )
-        return Crew(supervisor, prepare)
-
-
-class _Health:
-    """Asks the head whether the raylet of this process is alive, again and again.
-
-    Attributes:
-      problem: the fault that was found last, or None.
-      over: to be set in order to end it.
-    """
-
-    def __init__(self) -> None:
-        ray = cluster.import_ray()
-        context = ray.get_runtime_context()
-        self._node = ray.NodeID.from_hex(context.get_node_id())
-        # Not `ray.nodes`, which may hang, and Ray then ends the process after a minute.
-        self._head = ray._raylet.GcsClient(address=context.gcs_address)
-        self.problem: str | None = None
-        self.over = threading.Event()
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        failures = 0
-        while not self.over.wait(PAUSE):
-            try:
-                (alive,) = self._head.check_alive([self._node], timeout=ANSWER)
-            except Exception as error:
-                failures += 1
-                if failures == SILENCE:
-                    self.problem = f"Ray's head does not answer ({first_line(error)})"
-            else:
-                failures = 0
-                if not alive:
-                    self.problem = "Ray has given up the raylet of this machine"
+    if not _shared:
+        _shared.append(Supervisor(address, n, reconnect_for))
+    (supervisor,) = _shared
+    if supervisor.address != address:
+        if address is not None:
+            cluster.check_address(address)
+        raise RuntimeError(
+            f"address: {address!r} given, while this process is in the cluster of "
+            f"{supervisor.address!r}"
+        )
+    return supervisor

@@ -40,7 +40,7 @@ class Pool:
         self.losses.append((worker, reason))
 
 
-def gathers(pool, code, r, rules):
+def gathers(pool, code, r, limit=NEVER, **rules):
     code = codes.make_code(
         code, CodeShape(2, r, (1, 1, 1), SHARE), {}, codes.CodeConfig()
     )
@@ -48,11 +48,12 @@ def gathers(pool, code, r, rules):
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
         for i in range(2 + r)
     ]
-    return Gathering(pool, code, 2, calls, rules)
+    rules = Rules(code, 2, limit, lambda: False, **rules)
+    return Gathering(pool, calls, range(2 + r), rules)
 
 
-def gathering(pool, code="mds", limit=NEVER, degrade=False, hedge=None):
-    return gathers(pool, code, 1, Rules(limit, degrade, hedge, (), lambda: False))
+def gathering(pool, code="mds", **rules):
+    return gathers(pool, code, 1, **rules)
 
 
 def test_it_ends_with_the_first_k():
@@ -101,7 +102,7 @@ def test_failures_end_it_before_the_limit(bad):
 def test_missing_pieces_are_sent_again_to_idle_workers():
     """Worker 0 has finished, and computes piece 1, whose worker failed."""
     pool = Pool(GOOD, RuntimeError("no"))
-    hedged = gathering(pool, "uncoded", hedge=0.0)
+    hedged = gathering(pool, "uncoded", hedge_after=0.0)
     hedged.run()
     assert hedged.shares[1] == (GOOD, 0, 0)
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (0, 1, 1)]
@@ -111,7 +112,7 @@ def test_a_worker_that_failed_is_sent_nothing_more():
     """Worker 2, without a piece, fails with piece 0; so nobody computes piece 1."""
     pool = Pool(None, None, RuntimeError("no"))
     with pytest.raises(NotEnoughResults):
-        gathering(pool, "uncoded", limit=time.monotonic() + 0.3, hedge=0.0).run()
+        gathering(pool, "uncoded", limit=time.monotonic() + 0.3, hedge_after=0.0).run()
     assert pool.sent == [(0, 0, 0), (1, 1, 0), (2, 0, 1)]
 
 
@@ -132,8 +133,8 @@ class Judge:
 
 
 def checked(pool, r=2, limit=NEVER, wait=0.0, judge=None, code="mds"):
-    rules = Rules(limit, False, None, (), lambda: False, judge or Judge(), wait)
-    first = gathers(pool, code, r, rules)
+    rules = {"judge": judge or Judge(), "check_wait": wait}
+    first = gathers(pool, code, r, limit, **rules)
     first.run()
     return first
 

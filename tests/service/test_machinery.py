@@ -16,7 +16,7 @@ import pytest
 from coded_jax import data
 from coded_jax.service import serve, supervisor
 from coded_jax.service.pool import WorkerLost
-from coded_jax.service.supervisor import Crew, Supervisor
+from coded_jax.service.supervisor import Supervisor
 from tests.service.test_ray_workers import until
 
 pytestmark = [
@@ -149,7 +149,7 @@ def clusters(monkeypatch):
     monkeypatch.setattr(supervisor.cluster, "connect", clusters.connect)
     monkeypatch.setattr(supervisor.cluster, "disconnect", clusters.disconnect)
     monkeypatch.setattr(supervisor.cluster, "refusal", lambda _: clusters.problem)
-    monkeypatch.setattr(supervisor, "_Health", Well)
+    monkeypatch.setattr(supervisor.cluster, "node_watch", lambda: lambda _: True)
     monkeypatch.setattr(supervisor, "LOOK", 0.005)
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
     return clusters
@@ -169,13 +169,6 @@ def supervise(clusters):
         watched.close()
 
 
-class Well:
-    problem = None
-
-    def __init__(self):
-        self.over = threading.Event()
-
-
 class Member:
     def __init__(self):
         self.errors = []
@@ -186,26 +179,26 @@ class Member:
 
 def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
     watched = supervise(60.0)
-    crew, member = Crew(watched, lambda: f"of cluster {watched.generation}"), Member()
-    crew.members.append(member)
-    with crew.use() as prepared:
-        assert prepared == "of cluster 1" and watched.obstacle() is None
+    member = Member()
+    watched.members.append(member)
+    with watched.connected():
+        assert watched.obstacle() is None
     clusters.error = RuntimeError("nothing there")
     clusters.problem = "nothing listens"
     until(lambda: clusters.attempts >= 4, 10)
     assert watched.obstacle() == "nothing listens; joining it again"
     assert watched.failure() is None and watched.restarts == 0
     assert isinstance(member.errors[0], WorkerLost)
-    with pytest.raises(WorkerLost, match="nothing listens"), crew.use():
+    with pytest.raises(WorkerLost, match="nothing listens"), watched.connected():
         pass
     clusters.error = None
     until(lambda: watched.restarts == 1, 10)
-    with crew.use() as prepared:
-        assert prepared == "of cluster 2" and watched.obstacle() is None
+    with watched.connected():
+        assert clusters.connected == 2 and watched.obstacle() is None
     assert "nothing listens; joining it again" in caplog.messages
     assert any("done after" in message for message in caplog.messages)
     watched.close()
-    with pytest.raises(WorkerLost), crew.use():
+    with pytest.raises(WorkerLost), watched.connected():
         pass
 
 

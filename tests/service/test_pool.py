@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import coded_jax.service.pool
+from coded_jax.service.config import ServeConfig
 from coded_jax.service.parts import Piece
 from coded_jax.service.pool import Call, Pool, WorkerLost
 
@@ -65,7 +66,7 @@ def until(condition):
 
 @pytest.fixture
 def pool():
-    pool = Pool([Worker(100 + i) for i in range(3)], spares=1)
+    pool = Pool([Worker(100 + i) for i in range(3)], ServeConfig(spares=1))
     pool.wait_until_ready()
     yield pool
     pool.close()
@@ -109,7 +110,8 @@ def test_a_spare_takes_the_place_and_the_pieces_of_a_worker_that_died(pool):
 def test_a_spare_that_stands_still_is_noticed(monkeypatch):
     """It has nothing to compute, but is asked now and then."""
     monkeypatch.setattr(coded_jax.service.pool, "BEAT", 0.01)
-    pool = Pool([Worker(100 + i) for i in range(3)], patience=0.5, spares=1)
+    config = ServeConfig(patience=0.5, spares=1)
+    pool = Pool([Worker(100 + i) for i in range(3)], config)
     pool.wait_until_ready()
     spare = pool.workers[2]
     spare.frozen = True

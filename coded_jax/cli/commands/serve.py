@@ -110,8 +110,8 @@ def listening(service: Service, settings: WebConfig, token: str | None):
     from coded_jax.service.web.demo import Demo
 
     def reload() -> None:
-        spread = ENGINES[runtime_flags.ENGINE.value].spread
-        devices = run_flags.DEVICES.value if spread else 1
+        pooled = ENGINES[runtime_flags.ENGINE.value].pooled
+        devices = 1 if pooled else run_flags.DEVICES.value
         service.reload(load(run_flags.WORKDIR.value, devices))
         startup.shorten_collections()
 

@@ -30,6 +30,7 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.service import cluster
+from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faulty_workers import inject
 from coded_jax.service.local import local_workers
@@ -196,12 +197,14 @@ class Workers:
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
         if held != network or pool is None or len(pool) < n:
             self._close()
+            spares = n - pipeline.n
             if self._engine == "local":
-                workers = local_workers(model, spares=n - pipeline.n)
-                pool = Pool(workers, PATIENCE)
+                workers = local_workers(model, spares=spares)
             else:
-                workers, crew = ray_workers(model, [1], n - pipeline.n)
-                pool = Pool(workers, PATIENCE, cluster.STARTUP, crew.close)
+                own = ServeConfig(batches=(1,), spares=spares)
+                workers = ray_workers(model, own)
+            config = ServeConfig(patience=PATIENCE)
+            pool = Pool(workers, config, cluster.STARTUP)
             self._held = network, pool
         return pool, model
 

@@ -24,7 +24,7 @@ from coded_jax.latency.simulation import Machine
 from coded_jax.latency.workloads import Draws
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.faults import Fault
-from coded_jax.service.first_k import FirstK
+from coded_jax.service.first_k import NEVER, FirstK
 from coded_jax.service.pool import Call, Pool
 
 
@@ -106,7 +106,8 @@ class PacedFirstK(FirstK):
     ) -> None:
         super().__init__(model, pool)
         every = isinstance(hedges, tuple)
-        self._hedges = [*hedges] if every else [hedges] * len(cost.rounds)
+        after = NEVER if hedges is None else hedges
+        self._hedges = [*hedges] if every else [after] * len(cost.rounds)
         self._cost, self._per_flop = cost, client / cost.whole_flops
 
     def _encode(self, images: Any) -> Sent:

@@ -12,7 +12,7 @@ import coded_jax
 from coded_jax import data
 from coded_jax.latency.stragglers import Constant
 from coded_jax.report import table
-from coded_jax.service import Faults
+from coded_jax.service import Faults, ServeConfig
 from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
 from coded_jax.service.studies import latency_study, rivals
@@ -34,7 +34,7 @@ def split():
 
 @pytest.fixture
 def pool(model):
-    pool = Pool(local_workers(model), patience=600)
+    pool = Pool(local_workers(model), ServeConfig(patience=600))
     yield pool
     pool.close()
 
