@@ -6,6 +6,7 @@ where that is asked for, and padded to the next size.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import deque
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coded_jax.service.response import ARRAYS, Response, joined
+from coded_jax.service.response import Response, joined
 
 
 def lengths(images: int, sizes: Collection[int]) -> list[int]:
@@ -38,50 +39,42 @@ def padded(images: np.ndarray, sizes: Collection[int]) -> np.ndarray:
     return np.concatenate([images, last.repeat(size - images.shape[0], axis=0)])
 
 
+@dataclasses.dataclass(eq=False)
 class Request:
     """A request, of which the parts are answered one by one.
 
-    Args:
+    Attributes:
       begun, end: on the clock of `time.monotonic`: its arrival and its deadline.
       without: workers that are not used.
       parts: how many there are.
       served: computes it, the same for all parts; see `Service`.
-
-    Attributes:
       future: its response to come.
     """
 
-    def __init__(
-        self,
-        begun: float,
-        end: float,
-        without: tuple[int, ...],
-        parts: int,
-        served: Any = None,
-    ) -> None:
-        self.begun, self.end, self.without = begun, end, without
-        self.served = served
-        self.future: Future[Response] = Future()
-        self._lock, self._running = threading.Lock(), False
-        self._responses: list[Response | None] = [None] * parts
+    begun: float
+    end: float
+    without: tuple[int, ...]
+    parts: int
+    served: Any = None
+    future: Future[Response] = dataclasses.field(default_factory=Future)
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    _responses: dict[int, Response] = dataclasses.field(default_factory=dict)
 
     def wanted(self) -> bool:
         """Returns whether it is neither cancelled nor over; from then on nobody can
         cancel it."""
         with self._lock:
-            if not self._running and not self.future.cancelled():
-                self._running = self.future.set_running_or_notify_cancel()
-            return self._running and not self.future.done()
+            if self.future.done():
+                return False
+            return self.future.running() or self.future.set_running_or_notify_cancel()
 
     def answer(self, part: int, response: Response) -> Response | None:
         """Takes the response to a part; with the last one, returns that to all."""
         with self._lock:
             self._responses[part] = response
-            responses = [r for r in self._responses if r is not None]
-            whole = len(responses) == len(self._responses)
-            if not whole or self.future.done():
+            if len(self._responses) < self.parts or self.future.done():
                 return None
-        return joined(responses)
+        return joined([self._responses[i] for i in range(self.parts)])
 
     def fail(self, error: Exception) -> bool:
         """Ends it with an error, and returns whether this is the first one."""
@@ -161,25 +154,9 @@ class Line:
 
     def _may_join(self, taken: list[RequestPart]) -> bool:
         """Returns whether the next part can be joined, or one that has not arrived."""
-        if self._most is None:
-            return False
-        room = self._most - sum(len(part.images) for part in taken)
+        room = (self._most or 0) - sum(len(part.images) for part in taken)
         if not self._parts:
             return room > 0
         following, first = self._parts[0].request, taken[0].request
         alike = following.served is first.served and following.without == first.without
         return alike and len(self._parts[0].images) <= room
-
-
-def responses_of(parts: Sequence[RequestPart], response: Response) -> list[Response]:
-    """Divides the response to a batch among its parts."""
-    ends = np.cumsum([len(part.images) for part in parts])
-    return [
-        response._replace(
-            **{
-                name: getattr(response, name)[end - len(part.images) : end]
-                for name in ARRAYS
-            }
-        )
-        for part, end in zip(parts, ends, strict=True)
-    ]

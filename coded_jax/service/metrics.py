@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -95,16 +95,10 @@ def expose(port: int, summary: Callable[[], dict[str, Any]]) -> Callable[[], Non
       A function that ends it.
 
     Raises:
-      ImportError: prometheus_client is missing.
       OSError: the port is taken.
     """
-    try:
-        from prometheus_client import start_http_server
-    except ImportError:
-        raise ImportError(
-            "metrics_port: it needs prometheus_client; "
-            "pip install 'coded_jax[serve]' or prometheus_client"
-        ) from None
+    from prometheus_client import start_http_server
+
     content = registry(summary)
     server, thread = start_http_server(port, addr="127.0.0.1", registry=content)
 
@@ -120,12 +114,12 @@ def registry(summary: Callable[[], dict[str, Any]]) -> Any:
     """Returns a `CollectorRegistry` of Prometheus with the summary of the moment.
 
     Args:
-      summary: makes the content, see `Metrics.summary`.
+      summary: makes the content, of `Service.summary`.
     """
     from prometheus_client import CollectorRegistry
 
     class Collector:
-        def collect(self) -> list[Any]:
+        def collect(self) -> Iterator[Any]:
             return _families(summary())
 
     made = CollectorRegistry()
@@ -133,46 +127,38 @@ def registry(summary: Callable[[], dict[str, Any]]) -> Any:
     return made
 
 
-def _families(summary: dict[str, Any]) -> list[Any]:
-    """Returns a summary as Prometheus metrics."""
+def _families(summary: dict[str, Any]) -> Iterator[Any]:
+    """Yields a summary as Prometheus metrics."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-    def family(kind: Any, name: str, text: str, samples: Any, labels: str = "") -> Any:
-        """Makes a family of samples, each the values of its labels and its number."""
-        made = kind(f"coded_jax_{name}", text, labels=labels.split())
-        for *of, number in samples:
-            made.add_metric(of, float("nan") if number is None else number)
-        return made
 
     count, gauge = CounterMetricFamily, GaugeMetricFamily
     single = lambda name: [(summary[name],)]
-    seconds, workers = summary["seconds"], [*enumerate(summary["workers"])]
-    quantiles = [(str(q), seconds[name]) for name, q in QUANTILES.items()]
-    losses = [
-        (str(i), reason, lost)
-        for i, worker in workers
-        for reason, lost in worker["losses"].items()
-    ]
-    restarts = [(str(i), worker["restarts"]) for i, worker in workers]
-    up = [(str(i), worker["up"]) for i, worker in workers]
-    ready = [(summary["obstacle"] is None,)]
+    workers = [*enumerate(summary["workers"])]
+    of_workers = lambda name: [(i, worker[name]) for i, worker in workers]
+    quantiles = [(q, summary["seconds"][name]) for name, q in QUANTILES.items()]
+    losses = [(i, *lost) for i, worker in workers for lost in worker["losses"].items()]
     anew = "clusters that were started anew or joined again"
     decoded = "responses that a decoder had part in"
     agree = "responses whose results agree with each other"
-    requests = summary["requests"].items()
-    return [
-        family(count, "requests", "requests by their end", requests, "end"),
-        family(gauge, "latency_seconds", "of the last requests", quantiles, "quantile"),
-        family(gauge, "decoded_share", decoded, single("decoded")),
-        family(gauge, "checked_share", agree, single("checked")),
-        family(count, "batches", "batches computed", single("batches")),
-        family(count, "images", "images computed", single("images")),
-        family(gauge, "ready", "whether requests can be answered", ready),
-        family(count, "cluster_restarts", anew, single("cluster_restarts")),
-        family(count, "losses", "results lost", losses, "worker why"),
-        family(count, "restarts", "of workers", restarts, "worker"),
-        family(gauge, "worker_up", "whether it can compute", up, "worker"),
-    ]
+    requests, ready = summary["requests"].items(), [(summary["obstacle"] is None,)]
+    for kind, name, text, labels, samples in (
+        (count, "requests", "requests by their end", ["end"], requests),
+        (gauge, "latency_seconds", "of the last requests", ["quantile"], quantiles),
+        (gauge, "decoded_share", decoded, [], single("decoded")),
+        (gauge, "checked_share", agree, [], single("checked")),
+        (count, "batches", "batches computed", [], single("batches")),
+        (count, "images", "images computed", [], single("images")),
+        (gauge, "ready", "whether requests can be answered", [], ready),
+        (count, "cluster_restarts", anew, [], single("cluster_restarts")),
+        (count, "losses", "results lost", ["worker", "why"], losses),
+        (count, "restarts", "of workers", ["worker"], of_workers("restarts")),
+        (gauge, "worker_up", "whether it can compute", ["worker"], of_workers("up")),
+    ):
+        family = kind(f"coded_jax_{name}", text, labels=labels)
+        for *values, number in samples:
+            number = float("nan") if number is None else number
+            family.add_metric([str(value) for value in values], number)
+        yield family
 
 
 def workers_table(summary: dict[str, Any]) -> Table:

@@ -67,6 +67,10 @@ def respond(model: CodedModel, inference: Inference) -> Response:
         )
         probabilities = softmax(logits / temperatures, axis=-1)
     arrived = tuple(tuple(np.flatnonzero(mask).tolist()) for mask in available)
+    whole = [
+        held(stage.code.quorum, pipeline.k, pieces) if stage.code.systematic else ()
+        for stage, pieces in zip(pipeline.stages, arrived, strict=True)
+    ]
     return Response(
         logits=logits,
         classes=probabilities.argmax(-1).astype(np.int32),
@@ -74,15 +78,7 @@ def respond(model: CodedModel, inference: Inference) -> Response:
         confidence=probabilities.max(-1),
         used=inference.used,
         arrived=arrived,
-        decoded=tuple(
-            tuple(
-                piece
-                for piece in range(pipeline.k)
-                if not stage.code.systematic
-                or piece not in held(stage.code.quorum, pipeline.k, pieces)
-            )
-            for stage, pieces in zip(pipeline.stages, arrived, strict=True)
-        ),
+        decoded=tuple(tuple(sorted({*range(pipeline.k)} - {*own})) for own in whole),
         degraded=inference.degraded,
         seconds=inference.seconds,
         checked=inference.checked,
@@ -90,31 +86,30 @@ def respond(model: CodedModel, inference: Inference) -> Response:
     )
 
 
+def rows(response: Response, start: int, stop: int) -> Response:
+    """Returns the response to some of the images."""
+    return response._replace(
+        **{name: getattr(response, name)[start:stop] for name in ARRAYS}
+    )
+
+
 def joined(responses: Sequence[Response]) -> Response:
     """Returns the response to a request from those to its parts, in their order."""
-    first = responses[0]
     if len(responses) == 1:
-        return first
+        return responses[0]
+    of = Response(*map(list, zip(*responses, strict=True)))  # each field of all parts
 
-    def of_stages(
-        name: str, combine: Callable[..., set]
-    ) -> tuple[tuple[int, ...], ...]:
-        stages = zip(*(getattr(part, name) for part in responses), strict=True)
-        return tuple(tuple(sorted(combine(*map(set, stage)))) for stage in stages)
+    def stages(name: str, combine: Callable[..., set]) -> tuple[tuple[int, ...], ...]:
+        of_parts = zip(*getattr(of, name), strict=True)
+        return tuple(tuple(sorted(combine(*map(set, stage)))) for stage in of_parts)
 
     return Response(
-        **{
-            name: np.concatenate([getattr(part, name) for part in responses])
-            for name in ARRAYS
-        },
-        used=of_stages("used", set.union),
-        arrived=of_stages("arrived", set.intersection),
-        decoded=of_stages("decoded", set.union),
-        degraded=any(part.degraded for part in responses),
-        seconds={
-            phase: max(part.seconds[phase] for part in responses)
-            for phase in first.seconds
-        },
-        checked=all(part.checked for part in responses),
-        wrong=tuple(sorted({worker for part in responses for worker in part.wrong})),
+        **{name: np.concatenate(getattr(of, name)) for name in ARRAYS},
+        used=stages("used", set.union),
+        arrived=stages("arrived", set.intersection),
+        decoded=stages("decoded", set.union),
+        degraded=any(of.degraded),
+        seconds={name: max(s[name] for s in of.seconds) for name in of.seconds[0]},
+        checked=all(of.checked),
+        wrong=tuple(sorted(set().union(*of.wrong))),
     )

@@ -20,7 +20,7 @@ from coded_jax.service.batching import Line, Request, RequestPart
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
-from coded_jax.service.response import Response, respond
+from coded_jax.service.response import Response, respond, rows
 
 
 class Overloaded(RuntimeError):
@@ -125,22 +125,18 @@ class Service:
         self.model.check_images(images, grouped=False)
         images = np.asarray(images)
         # Or else the results would look like those of broken workers.
-        if np.issubdtype(images.dtype, np.floating) and not np.isfinite(images).all():
-            raise ValueError(
-                "images: NaN or infinite values given, finite ones accepted"
-            )
+        finite = images.dtype.kind != "f" or np.isfinite(images).all()
+        require("images", "NaN or infinite values", bool(finite), "finite ones")
         few = len(images) <= self._largest
         require("images", len(images), few, f"at most {self._largest}")
-        if not self._batches:
-            raise ValueError("images: no batch has been compiled, see warm_up")
+        require("images", "no batch", bool(self._batches), "one compiled by warm_up")
         seconds = self.deadline if deadline is None else deadline
         positive = isinstance(seconds, Real) and seconds > 0
         require("deadline", deadline, positive, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
         pool = self.engine.pool
         workers = range(len(pool) if pool else self.model.pipeline.n)
-        some = isinstance(without, Collection) and all(i in workers for i in without)
-        require("without", without, some, f"some of 0..{len(workers) - 1}")
+        require("without", without, {*without} <= {*workers}, f"some of {[*workers]}")
         if not self._slots.acquire(block, seconds if block else None):
             self._metrics.failed("overload")
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
@@ -152,11 +148,11 @@ class Service:
         request = Request(begun, begun + seconds, tuple(without), len(sizes), served)
         request.future.add_done_callback(lambda done: self._end(served, done))
         # Copies: the array of who has asked may change.
-        own_images = np.split(images.copy(), np.cumsum(sizes)[:-1])
+        pieces = np.split(images.copy(), np.cumsum(sizes)[:-1])
         self._line.put(
             [
                 RequestPart(request, i, next(self._numbers), own)
-                for i, own in enumerate(own_images)
+                for i, own in enumerate(pieces)
             ]
         )
         try:
@@ -296,18 +292,17 @@ class Service:
         """Computes the parts that are first in the line, if any are left."""
         batches = [self._line.take()]
         while batches:
-            parts = []
-            for part in batches.pop(0):
-                if part.request.wanted() and time.monotonic() >= part.request.end:
-                    late = NotEnoughResults("the deadline passed in the queue")
-                    self._fail(part.request, late)
-                if part.request.wanted():
-                    parts.append(part)
+            parts = [part for part in batches.pop(0) if self._has_time(part.request)]
             try:
                 batches += self._compute(parts) if parts else []
             except Exception as error:
                 for part in parts:
                     self._fail(part.request, error)
+
+    def _has_time(self, request: Request) -> bool:
+        if request.wanted() and time.monotonic() >= request.end:
+            self._fail(request, NotEnoughResults("the deadline passed in the queue"))
+        return request.wanted()
 
     def _compute(self, parts: list[RequestPart]) -> list[list[RequestPart]]:
         """Computes parts as one batch, by the earliest of their deadlines.
@@ -319,15 +314,11 @@ class Service:
         """
         begun, end = time.monotonic(), min(part.request.end for part in parts)
         later = [part for part in parts if part.request.end > end]
-        request, served = parts[0].request, parts[0].request.served
-        joined = np.concatenate([part.images for part in parts])
+        first, images = parts[0], np.concatenate([part.images for part in parts])
+        served, without = first.request.served, first.request.without
+        padded = batching.padded(images, self._batches)
         try:
-            inference = served.engine.infer(
-                parts[0].number,
-                batching.padded(joined, self._batches),
-                end,
-                request.without,
-            )
+            inference = served.engine.infer(first.number, padded, end, without)
         except NotEnoughResults as error:
             for part in parts:
                 if part.request.end == end:
@@ -337,10 +328,11 @@ class Service:
             if len(parts) == 1:
                 raise
             return [[part] for part in parts]
-        response = respond(served.model, inference)
-        self._metrics.computed(len(joined))
-        shares = batching.responses_of(parts, response)
-        for part, own in zip(parts, shares, strict=True):
+        self._metrics.computed(len(images))
+        response, row = respond(served.model, inference), 0
+        for part in parts:
+            own = rows(response, row, row + len(part.images))
+            row += len(part.images)
             if part.request.end == end or not response.degraded:
                 self._answer(part, own, begun - part.request.begun)
         return [later] if response.degraded else []

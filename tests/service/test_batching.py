@@ -6,15 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from coded_jax.service.batching import (
-    Line,
-    Request,
-    RequestPart,
-    lengths,
-    padded,
-    responses_of,
-)
-from coded_jax.service.response import Response
+from coded_jax.service.batching import Line, Request, RequestPart, lengths, padded
+from coded_jax.service.response import Response, rows
 
 NEVER = float("inf")
 
@@ -81,7 +74,8 @@ def test_a_request_is_answered_when_all_its_parts_are():
 
 
 def test_each_part_has_its_own_images_of_the_response():
-    parts = [part(2), part(1)]
-    first, second = responses_of(parts, response([5, 6, 7, 7], (0,)))
+    first, second = (
+        rows(response([5, 6, 7, 7], (0,)), a, b) for a, b in ((0, 2), (2, 3))
+    )
     assert first.classes.tolist() == [5, 6] and second.classes.tolist() == [7]
     assert second.logits.tolist() == [[7.0]] and second.used == ((0,),)
