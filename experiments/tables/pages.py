@@ -16,8 +16,7 @@ from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables
 from coded_jax.report.table import Table, to_csv
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
-from coded_jax.service.config import ServeConfig
-from coded_jax.service.web.config import WebConfig
+from coded_jax.service.config import ServeConfig, WebConfig
 from coded_jax.training.config import TrainConfig
 from tables import (
     deep,

@@ -30,7 +30,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.workdir import absolute
 from coded_jax.service import ENGINES, Service, metrics, serve
-from coded_jax.service.web.config import WebConfig
+from coded_jax.service.config import WebConfig
 from coded_jax.training import signals
 
 setting_flags.define(WebConfig)
@@ -56,7 +56,7 @@ def check_front(settings: WebConfig) -> str | None:
         are no workers for a demo.
     """
     try:
-        from coded_jax.service.web import access, app, server  # noqa: F401
+        from coded_jax.service.web import app, server  # noqa: F401
     except ImportError as error:
         problem = f"serve: it needs {error.name}; pip install 'coded_jax[serve]'"
         raise ImportError(problem) from None
@@ -76,8 +76,8 @@ def check_front(settings: WebConfig) -> str | None:
                 f"{name}: {port} given, a free one accepted ({error})"
             ) from None
     if settings.tls_cert is not None and settings.tls_key is not None:
-        access.check_certificate(settings.tls_cert, settings.tls_key)
-    return access.read_token(settings.token_file) if settings.token_file else None
+        server.check_certificate(settings.tls_cert, settings.tls_key)
+    return server.read_token(settings.token_file) if settings.token_file else None
 
 
 def finish_run() -> None:
@@ -107,7 +107,7 @@ def listening(service: Service, settings: WebConfig, token: str | None):
       The address.
     """
     from coded_jax.service.web import app, server
-    from coded_jax.service.web.demo import Demo
+    from coded_jax.service.web.page import Demo
 
     def reload() -> None:
         pooled = ENGINES[runtime_flags.ENGINE.value].pooled

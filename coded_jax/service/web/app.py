@@ -7,7 +7,7 @@ import concurrent.futures
 import json
 import threading
 from collections.abc import Callable
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 from urllib.parse import quote
 
@@ -18,28 +18,20 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse
+from starlette.responses import JSONResponse
 from starlette.responses import Response as Answer
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from coded_jax.checks import first_line
 from coded_jax.service import metrics
+from coded_jax.service import service as services
+from coded_jax.service.config import WebConfig
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.response import ARRAYS, Response
-from coded_jax.service.service import (
-    AlreadyReloading,
-    NotReady,
-    Overloaded,
-    Service,
-)
 from coded_jax.service.web import images, page
-from coded_jax.service.web.access import guarded
-from coded_jax.service.web.config import WebConfig
-from coded_jax.service.web.demo import Demo
+from coded_jax.service.web.server import guarded
 
-FILES = resources.files("coded_jax.service.web")
-SWAGGER = {"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"}
+SWAGGER = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 """Files of Swagger UI that the page `/docs` needs; this process serves them."""
 SOURCES = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 """Limits what a browser loads for this page to this host."""
@@ -47,26 +39,25 @@ SMALL = 2**14  # bytes of arrays
 GRACE = 0.25  # seconds after a deadline, in which the service itself says what lacks
 
 STATUS: dict[type[Exception], int] = {
-    images.UnsupportedFormat: 415,
-    ValueError: 400,
-    Overloaded: 503,
-    NotReady: 503,
+    ClientDisconnect: 400,  # which is not sent: nobody is there
+    services.AlreadyReloading: 409,
+    services.Overloaded: 503,
+    services.NotReady: 503,
     Closed: 503,
     WrongResults: 503,
     NotEnoughResults: 504,
-    ClientDisconnect: 400,  # which is not sent: nobody is there
-    Exception: 500,
+    Exception: 500,  # a defect, which is logged, too
 }
 """HTTP status of each exception that a request may fail with."""
 
 
 def create_app(
-    service: Service,
+    service: services.Service,
     settings: WebConfig,
     reload: Callable[[], None],
     *,
     token: str | None = None,
-    demo: Demo | None = None,
+    demo: page.Demo | None = None,
 ) -> Starlette:
     """Returns the front of a service; `server.listen` runs it.
 
@@ -78,6 +69,8 @@ def create_app(
       token: that requests are to bear; None if none.
       demo: lets workers fail, for the page; None if nobody may.
     """
+    static = page.FILES / "static"
+    swagger, sources = swagger_ui_bundle.swagger_ui_path, {page.POLICY: SOURCES}
     routes: list[BaseRoute] = [
         Route("/predict", predict, methods=["POST"]),
         Route("/summary", summary),
@@ -86,13 +79,12 @@ def create_app(
         Route("/readyz", readyz),
         Route("/reload", reload_model, methods=["POST"]),
         Route("/openapi.json", openapi),
-        Route("/docs", docs),
-        Route("/docs/{name}", docs),
-        Mount("/static", StaticFiles(directory=str(FILES / "static"))),
+        page.file_route("/docs", static / "docs.html", sources),
+        *(page.file_route(f"/docs/{name}", swagger / name) for name in SWAGGER),
+        Mount("/static", StaticFiles(directory=str(static))),
         *page.ROUTES,
+        *(page.DEMO_ROUTES if demo else ()),
     ]
-    if demo is not None:
-        routes += page.DEMO_ROUTES
     errors: dict[Any, Any] = dict.fromkeys(STATUS, _failure)
     errors[HTTPException] = _http_error
     guard = Middleware(guarded, token=token)
@@ -108,21 +100,20 @@ def create_app(
 
 async def predict(request: Request) -> Answer:
     """Answers with the response to the images in the body."""
-    service: Service = request.app.state.service
+    service: services.Service = request.app.state.service
     body = await images.read_body(request)
     given = request.headers.get("deadline", "inf")
-    try:
+    with images.refusals(f"Deadline: {given!r} given, seconds accepted"):
         seconds = min(float(given), service.deadline)
-    except ValueError:
-        problem = f"Deadline: {given!r} given, seconds accepted"
-        raise ValueError(problem) from None
 
     def submit() -> concurrent.futures.Future[Response]:
-        model = service.model
-        batch = images.decode(body, model.image_shape, model.pipeline.image_dtype)
-        service.require_ready()
-        # A full queue is an error at once: no thread waits for it.
-        return service.submit(batch, seconds, block=False)
+        with images.refusals():
+            model = service.model
+            dtype = model.pipeline.image_dtype
+            batch = images.decode(body, model.image_shape, dtype)
+            service.require_ready()
+            # A full queue is an error at once: no thread waits for it.
+            return service.submit(batch, seconds, block=False)
 
     # A picture may take a while to decode, for which others are not to wait; a small
     # array takes microseconds, less than it takes to hand over to a thread.
@@ -139,21 +130,20 @@ async def _unless_hung_up(
 ) -> Response:
     """Returns the response, or gives it up when the client does or time is up."""
     hung_up = asyncio.ensure_future(request.receive())  # nothing else is to come
+    waiting: set[asyncio.Future] = {response, hung_up}
+    first = asyncio.FIRST_COMPLETED
     try:
-        waiting: set[asyncio.Future] = {response, hung_up}
-        await asyncio.wait(
-            waiting, timeout=seconds + GRACE, return_when=asyncio.FIRST_COMPLETED
-        )
-        if not response.done():
-            if hung_up.done():
-                raise ClientDisconnect
-            raise NotEnoughResults(f"no answer within {seconds:g} s")
+        await asyncio.wait(waiting, timeout=seconds + GRACE, return_when=first)
+        if response.cancelled():
+            raise Closed("the service is closed")
+        if response.done():
+            return response.result()
+        if hung_up.done():
+            raise ClientDisconnect
+        raise NotEnoughResults(f"no answer within {seconds:g} s")
     finally:
         hung_up.cancel()
         response.cancel()
-    if response.cancelled():
-        raise Closed("the service is closed")
-    return response.result()
 
 
 def as_json(response: Response) -> dict[str, Any]:
@@ -195,28 +185,27 @@ def _state(problem: str | None) -> Answer:
 
 
 async def reload_model(request: Request) -> Answer:
-    """Loads the model anew."""
-    answer: concurrent.futures.Future[Answer] = concurrent.futures.Future()
-    answer.set_running_or_notify_cancel()  # so that a request that ends leaves it
+    """Loads the model anew; where that fails, the model of before goes on."""
+    done: concurrent.futures.Future[None] = concurrent.futures.Future()
+    done.set_running_or_notify_cancel()  # so that a request that ends leaves it
 
     def load() -> None:
         try:
-            request.app.state.reload()
-            answer.set_result(JSONResponse({"reloaded": True}))
-        except Exception as error:  # the model of before goes on
-            busy = isinstance(error, AlreadyReloading)
-            answer.set_result(_error(409 if busy else 500, first_line(error)))
+            done.set_result(request.app.state.reload())
+        except Exception as error:
+            done.set_exception(error)
 
     # It may take minutes: a thread that nobody waits for when the program ends.
     threading.Thread(target=load, daemon=True).start()
-    return await asyncio.wrap_future(answer)
+    await asyncio.wrap_future(done)
+    return JSONResponse({"reloaded": True})
 
 
 def openapi(request: Request) -> Answer:
     """Answers with the description of the routes, for the images of the model."""
     model = request.app.state.service.model
     dtype = model.pipeline.image_dtype
-    text = (FILES / "openapi.json").read_text(encoding="utf-8")
+    text = (page.FILES / "openapi.json").read_text(encoding="utf-8")
     text = text.replace("(version)", metadata.version("coded_jax"))
     text = text.replace("(dtype)", dtype)
     document = json.loads(text.replace("(image)", str([*model.image_shape])[1:-1]))
@@ -225,17 +214,6 @@ def openapi(request: Request) -> Answer:
         for kind in ("image/png", "image/jpeg"):
             del body["content"][kind]
     return JSONResponse(document)
-
-
-def docs(request: Request) -> Answer:
-    """Answers with the page that shows the description, or with a file of it."""
-    name = request.path_params.get("name")
-    if name is None:
-        headers = {"Content-Security-Policy": SOURCES}
-        return FileResponse(str(FILES / "static" / "docs.html"), headers=headers)
-    if name not in SWAGGER:
-        raise HTTPException(404)
-    return FileResponse(swagger_ui_bundle.swagger_ui_path / name)
 
 
 def _error(status: int, line: str) -> Answer:
@@ -250,9 +228,9 @@ async def _failure(request: Request, error: Exception) -> Answer:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Answer:
-    line, path, allowed = error.detail, quote(request.scope["path"]), error.headers
+    line, path, headers = error.detail, quote(request.scope["path"]), error.headers
     if error.status_code == 404:
         line = f"{path}: not found"
-    elif error.status_code == 405 and allowed:
-        line = f"{path}: {request.method} given, {allowed['Allow']} accepted"
-    return JSONResponse({"error": line}, error.status_code, allowed)
+    elif error.status_code == 405 and headers:
+        line = f"{path}: {request.method} given, {headers['Allow']} accepted"
+    return JSONResponse({"error": line}, error.status_code, headers)

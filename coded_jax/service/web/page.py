@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-from importlib import resources
+import threading
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -19,21 +21,29 @@ from coded_jax.checks import require
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
+from coded_jax.service.faults import Fault, Faults, Source
+from coded_jax.service.faulty_workers import FaultyWorker, inject
+from coded_jax.service.pool import Call, Pool
+from coded_jax.service.service import Service
 from coded_jax.service.web import images
 
-INDEX = resources.files("coded_jax.service.web") / "static" / "index.html"
+FILES = Path(__file__).parent
+POLICY = "Content-Security-Policy"
 ONLY_THIS_HOST = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    POLICY: "default-src 'self'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
 }
 SAMPLES = 10  # images, of as many classes as there are
+LATE = 1.0  # seconds
+RESTART = 3.0  # seconds, about what a process takes on an idle machine
+ACTIONS = ("kill", "slow", "corrupt", "heal")
 
 # Routes without `async` run in threads: they may wait.
 
 
-def index(request: Request) -> Response:
-    """Answers `GET /` with the page."""
-    return FileResponse(str(INDEX), headers=ONLY_THIS_HOST)
+def file_route(path: str, file: Path, headers: dict[str, str] | None = None) -> Route:
+    """Returns a route that answers with a file."""
+    return Route(path, lambda request: FileResponse(file, headers=headers))
 
 
 def model_facts(request: Request) -> Response:
@@ -104,12 +114,13 @@ async def pieces(request: Request) -> Response:
     model, body = _model(request), await images.read_body(request)
 
     def encode() -> Response:
-        image = images.decode(body, model.image_shape, model.pipeline.image_dtype)
-        require("images", f"a batch of {len(image)}", len(image) == 1, "1")
-        # Where several images are coded together, this one stands for all of them.
-        batch = np.repeat(image, model.pipeline.images_per_input, axis=0)
-        model.check_images(batch)
         pipeline = model.pipeline._replace(mesh=None)  # as the service has compiled it
+        with images.refusals():
+            image = images.decode(body, model.image_shape, pipeline.image_dtype)
+            require("images", f"a batch of {len(image)}", len(image) == 1, "1")
+            # Where several are coded together, this one stands for all of them.
+            batch = np.repeat(image, pipeline.images_per_input, axis=0)
+            model.check_images(batch)
         sent = parts.encode_images(pipeline, model.frozen, model.params, batch)
         queries = jax.device_get(sent.queries)
         return JSONResponse({"pieces": [_picture(query[0]) for query in queries]})
@@ -162,6 +173,74 @@ def _base64(pixels: np.ndarray) -> str:
     return base64.b64encode(pixels.tobytes()).decode()
 
 
+class Demo:
+    """Faults of single workers of a service; it satisfies `Source` itself.
+
+    Args:
+      service: whose workers meet them, of an engine that has workers. Where it comes to
+        have other ones, these begin without faults.
+      restart: seconds after which a worker that is no process is back when it has been
+        killed.
+    """
+
+    def __init__(self, service: Service, restart: float = RESTART) -> None:
+        self._service, self._restart = service, restart
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._look()
+
+    @property
+    def states(self) -> list[str]:
+        """The fault of each worker: `"slow"`, `"corrupt"` or `""`."""
+        with self._lock:
+            self._look()
+            return [*self._states]
+
+    def act(self, action: str, worker: int) -> None:
+        """Lets a worker fail, or heals it.
+
+        Args:
+          action: `"kill"`, as by SIGKILL; `"slow"`, each result is `LATE` seconds late;
+            `"corrupt"`, each result is noise with the moments of the right one;
+            `"heal"`, none of these any more.
+          worker: its number, from 0.
+
+        Raises:
+          ValueError: there is no such action or worker.
+        """
+        require("action", action, action in ACTIONS, f"one of {ACTIONS}")
+        with self._lock:
+            self._look()
+            last = len(self._workers) - 1
+            require("worker", worker, 0 <= worker <= last, f"0..{last}")
+            if action == "kill":
+                self._workers[worker].kill(self._restart)
+                return
+            if action == "heal":
+                self._workers[worker].heal()
+            self._states[worker] = "" if action == "heal" else action
+
+    def of_call(self, call: Call, worker: int, n: int) -> Fault:
+        """Returns the fault that worker `worker` of n meets with a call; none in a
+        warm-up."""
+        fault, state = self._beneath.of_call(call, worker, n), self._states[worker]
+        if call.request is None or not state:
+            return fault
+        if state == "slow":
+            return fault._replace(back=fault.back + LATE)
+        return fault._replace(kind="noise")
+
+    def _look(self) -> None:
+        """Has the present workers meet the faults from now on."""
+        pool = self._service.engine.pool
+        assert pool is not None
+        if pool is not self._pool:
+            self._pool, self._states = pool, [""] * len(pool)
+            met = [w.faults for w in pool.workers if isinstance(w, FaultyWorker)]
+            self._beneath: Source = met[0] if met else Faults()
+            self._workers = inject(pool, self)
+
+
 def faults(request: Request) -> Response:
     """Answers with the fault of each worker."""
     return JSONResponse({"workers": request.app.state.demo.states})
@@ -169,16 +248,15 @@ def faults(request: Request) -> Response:
 
 def act(request: Request) -> Response:
     """Lets a worker fail, or heals it, see `Demo.act`."""
-    action, worker = request.path_params["action"], request.path_params["worker"]
     try:
-        request.app.state.demo.act(action, worker)
+        request.app.state.demo.act(**request.path_params)
     except ValueError as error:
-        return JSONResponse({"error": str(error)}, 404)
+        raise HTTPException(404, str(error)) from None
     return faults(request)
 
 
 ROUTES = [
-    Route("/", index),
+    file_route("/", FILES / "static" / "index.html", ONLY_THIS_HOST),
     Route("/model", model_facts),
     Route("/pieces", pieces, methods=["POST"]),
     Route("/samples", samples),

@@ -1,4 +1,4 @@
-"""The server of the front: uvicorn in a thread, limits of connections, and draining."""
+"""The server of the front: uvicorn in a thread, who may ask, limits, and draining."""
 
 from __future__ import annotations
 
@@ -7,23 +7,119 @@ import contextlib
 import functools
 import http
 import json
+import os
+import secrets
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h11
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from coded_jax.service.web.config import WebConfig
+from coded_jax.checks import first_line, require
+from coded_jax.service.config import WebConfig, is_loopback
 
+SHORTEST = 16  # characters of a token
+OPEN = ("/static/", "/healthz/", "/readyz/", "/docs/")
+"""Paths that need no token, and all paths below them, beside the page `/`."""
 LATER = {"Retry-After": "1", "Connection": "close"}
 ENDING = JSONResponse({"error": "the service is being ended"}, 503, LATER)
 TOO_MANY = JSONResponse({"error": "too many connections"}, 503, LATER)
 CUT = 2.0  # seconds that a cancelled request, or a connection, has to end
+
+
+def read_token(path: str) -> str:
+    """Returns the token in a file.
+
+    Raises:
+      ValueError: others may read the file, or there is no token in it.
+    """
+    try:
+        mode = os.stat(path).st_mode & 0o777
+        token = Path(path).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"token_file: {path!r} given, a file of ASCII accepted ({error})"
+        raise ValueError(problem) from None
+    private = f"a file that its owner alone can read (chmod 600 {path})"
+    require("token_file", f"mode {mode:o}", not mode & 0o077, private)
+    whole = len(token) >= SHORTEST and token.isprintable() and " " not in token
+    accepted = f"{SHORTEST} or more without spaces"
+    require("token_file", f"a token of {len(token)} characters", whole, accepted)
+    return token
+
+
+def check_certificate(cert: str, key: str) -> None:
+    """Checks that a certificate and its key can be used.
+
+    Raises:
+      ValueError: they cannot.
+    """
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key, password="")  # nobody is asked for one
+    except OSError as error:  # of which those of TLS are some
+        raise ValueError(
+            f"tls_cert: {cert!r} with the key {key!r} given, a certificate and its key "
+            f"without a password accepted ({first_line(error)})"
+        ) from None
+
+
+def guarded(app: ASGIApp, token: str | None) -> ASGIApp:
+    """Returns an app that answers 401 or 403 to those who may not ask another one.
+
+    With a token it has to be in the header `Authorization`. Without one the app is for
+    this machine alone, and what a browser may have been led to by another site is
+    refused.
+
+    Args:
+      app: the other one.
+      token: that requests are to bear; None if none.
+    """
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        headers, refusal = Headers(scope=scope), None
+        if token is None:
+            refusal = _refuse_other_sites(headers)
+        elif scope["path"] != "/" and not f"{scope['path']}/".startswith(OPEN):
+            refusal = _refuse_others(headers, token)
+        await (refusal or app)(scope, receive, send)
+
+    return guard
+
+
+def _refuse_others(headers: Headers, expected: str) -> JSONResponse | None:
+    """Returns a 401 for who does not bear the token."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    same = secrets.compare_digest(token.strip().encode("latin-1"), expected.encode())
+    if same and kind.lower() == "bearer":
+        return None
+    told = "another" if token else "none"
+    problem = f"Authorization: {told} given, 'Bearer TOKEN' accepted"
+    challenge = {"WWW-Authenticate": 'Bearer realm="coded_jax"'}
+    return JSONResponse({"error": problem}, 401, challenge)
+
+
+def _refuse_other_sites(headers: Headers) -> JSONResponse | None:
+    """Returns a 403 for what a page of another site has a browser send to here."""
+    host, origin = headers.get("host", "localhost"), headers.get("origin")
+    try:
+        if not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            problem = f"Host: {host!r} given, a loopback address"
+        elif origin is not None and urlsplit(origin).netloc != host:
+            problem = f"Origin: {origin!r} given, {host!r}"
+        else:
+            return None
+    except ValueError:
+        problem = f"Host: {host!r} and Origin: {origin!r} given, addresses"
+    return JSONResponse({"error": f"{problem} accepted without a token"}, 403)
 
 
 def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
@@ -49,7 +145,7 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     draining = threading.Event()
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        present = functools.partial(_refuse, app, ENDING) if draining.is_set() else app
+        present = _refusing(app, ENDING) if draining.is_set() else app
         try:
             await present(scope, receive, send)
         except asyncio.CancelledError:  # by `drain`
@@ -99,11 +195,14 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     return port, close
 
 
-async def _refuse(
-    app: ASGIApp, refusal: ASGIApp, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Refuses all requests but the question whether the service lives."""
-    await (app if scope["path"] == "/healthz" else refusal)(scope, receive, send)
+def _refusing(app: ASGIApp, refusal: ASGIApp) -> ASGIApp:
+    """Returns an app that refuses all but the question whether the service lives."""
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = app if scope["path"] == "/healthz" else refusal
+        await chosen(scope, receive, send)
+
+    return front
 
 
 class _Connection(H11Protocol):
@@ -137,7 +236,7 @@ class _Connection(H11Protocol):
         if self._reading is None:  # TLS took too long
             transport.abort()
         if len(self.connections) > self._settings.connections:
-            self.app = functools.partial(_refuse, self.app, TOO_MANY)
+            self.app = _refusing(self.app, TOO_MANY)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

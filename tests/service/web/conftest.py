@@ -7,7 +7,7 @@ import pytest
 
 import coded_jax
 from coded_jax.service import serve
-from coded_jax.service.web.demo import Demo
+from coded_jax.service.web.page import Demo
 from tests.service.web.fakes import LIMIT, page_client
 
 

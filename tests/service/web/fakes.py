@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from coded_jax.service.config import WebConfig
 from coded_jax.service.metrics import Metrics
 from coded_jax.service.response import Response
 from coded_jax.service.service import NotReady
 from coded_jax.service.web import app, server
-from coded_jax.service.web.config import WebConfig
 
 PATIENCE = 60  # seconds, on a machine that does much else
 LIMIT = 300  # seconds in which a test that hangs fails

@@ -11,9 +11,9 @@ import pytest
 import coded_jax
 from coded_jax import data
 from coded_jax.service import NotEnoughResults, Overloaded, Response, serve
+from coded_jax.service.config import WebConfig
 from coded_jax.service.service import AlreadyReloading
 from coded_jax.service.web.app import as_json
-from coded_jax.service.web.config import WebConfig
 from tests.service.web.fakes import (
     IMAGE,
     PATIENCE,
@@ -107,7 +107,7 @@ def test_a_connection_is_kept_also_after_errors(served):
     [
         (Overloaded("the queue was full"), 503, "the queue was full"),
         (NotEnoughResults("too few"), 504, "too few"),
-        (ValueError("images: none"), 400, "images: none"),
+        (ValueError("of a defect"), 500, "ValueError: of a defect"),
         (KeyError("x"), 500, "KeyError: 'x'"),
     ],
 )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coded_jax.service.web.access import check_certificate, read_token
-from coded_jax.service.web.config import WebConfig
+from coded_jax.service.config import WebConfig
+from coded_jax.service.web.server import check_certificate, read_token
 from tests.errors import refused
 
 ALL = {"tls_cert": "cert.pem", "tls_key": "key.pem", "token_file": "token"}

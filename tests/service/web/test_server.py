@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from coded_jax.service.config import WebConfig
 from coded_jax.service.web import app, server
 from coded_jax.service.web.client import Client
-from coded_jax.service.web.config import WebConfig
 from tests.service.web.fakes import (
     IMAGE,
     PATIENCE,
