@@ -39,7 +39,7 @@ ENOUGH = 0.7  # of a rate: where less is answered, higher ones are not tried
 def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[dict]:
     """Measures all rates with requests joined up to `most` images."""
     config = ServeConfig(queue=256, max_batch=None if most == 1 else most)
-    joined = Service(service.model, service.engine, config)
+    joined = Service(service.engine, config)
     for batch in sorted({1, most}):
         joined.warm_up(batch)
     submit = lambda images: joined.submit(images, block=False)

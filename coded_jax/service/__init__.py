@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from coded_jax.service.engine import NotEnoughResults as NotEnoughResults
     from coded_jax.service.engine import WrongResults as WrongResults
     from coded_jax.service.faults import Faults as Faults
-    from coded_jax.service.response import Response as Response
+    from coded_jax.service.requests import Response as Response
     from coded_jax.service.service import Overloaded as Overloaded
     from coded_jax.service.service import Service as Service
     from coded_jax.service.start import ENGINES as ENGINES
@@ -23,7 +23,7 @@ _MODULES = {
     "Faults": "faults",
     "NotEnoughResults": "engine",
     "Overloaded": "service",
-    "Response": "response",
+    "Response": "requests",
     "ServeConfig": "config",
     "Service": "service",
     "WrongResults": "engine",

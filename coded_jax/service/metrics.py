@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from coded_jax.service.pool import LOSSES
-from coded_jax.service.response import Response
+from coded_jax.service.requests import Response
 
 KEPT = 100_000  # last requests, whose latencies quantiles are taken of
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}

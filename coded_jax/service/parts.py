@@ -22,17 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
-from coded_jax.codes.quorum import pieces_of
+from coded_jax.codes import quorum
 from coded_jax.data.groups import answers_of_images, inputs_of_images
+from coded_jax.inference import stages
 from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
-from coded_jax.inference.stages import (
-    CodedStage,
-    Segment,
-    Sent,
-    begin_stage,
-    compute,
-    end_stage,
-)
+from coded_jax.inference.stages import Segment, Sent
 from coded_jax.types import Kept, PyTree, chain
 
 
@@ -69,7 +63,7 @@ def encode_images(
         `images_per_input`.
     """
     x = inputs_of(pipeline, inputs_of_images(pipeline, images))
-    return _one_by_one(begin_stage(pipeline.stages[0], frozen, params[0], x))
+    return _one_by_one(stages.begin_stage(pipeline.stages[0], frozen, params[0], x))
 
 
 def _one_by_one(sent: Sent) -> Sent:
@@ -103,28 +97,27 @@ def decode_stage(
       `[images, classes]`, NaN where there is no answer.
     """
     stage, own = pipeline.stages[coded], params[coded]
-    state = end_stage(stage, own, jnp.stack(shares), available[coded], kept)
+    state = stages.end_stage(stage, own, jnp.stack(shares), available[coded], kept)
     if coded + 1 < len(pipeline.stages):
         following = pipeline.stages[coded + 1]
-        return _one_by_one(begin_stage(following, frozen, params[coded + 1], state))
+        return _one_by_one(
+            stages.begin_stage(following, frozen, params[coded + 1], state)
+        )
     answers = classify(pipeline, frozen, params, state, available)[1]
     return answers_of_images(pipeline, answers)
 
 
 def pieces(pipeline: Pipeline) -> list[list[Piece]]:
     """Returns the n pieces of each coded stage."""
-
-    def of_stage(stage: CodedStage) -> list[Piece]:
-        copies = pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
+    every = []
+    for stage in pipeline.stages:
+        copies = quorum.pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
         offsets = splitting.cut_offsets(stage.plan, copies)
         if stage.code.traits.uncut:
             offsets = [(0, 0)] * len(offsets)
-        shape = stage.result_shape
-        return [
-            Piece(stage.blocks, i, offset, shape) for i, offset in enumerate(offsets)
-        ]
-
-    return [of_stage(stage) for stage in pipeline.stages]
+        shape, numbered = stage.result_shape, enumerate(offsets)
+        every.append([Piece(stage.blocks, i, own, shape) for i, own in numbered])
+    return every
 
 
 def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputePiece:
@@ -134,23 +127,16 @@ def make_compute(pipeline: Pipeline, frozen: PyTree, params: PyTree) -> ComputeP
       pipeline: of the code whose parity networks it has, if there are any.
       frozen, params: of the base model and of that code.
     """
-    places = {stage.blocks: i for i, stage in enumerate(pipeline.stages)}
-    networks: dict[tuple[tuple[int, int], int], PyTree] = {}  # made when needed
-
     segment = functools.cache(functools.partial(segment_of, pipeline))
 
+    @functools.cache  # made when needed
     def variables(blocks: tuple[int, int], index: int) -> PyTree:
-        place = places.get(blocks)
-        worker = (
-            None if place is None else pipeline.stages[place].code.traits.parity_worker
-        )
-        if worker is None or index < pipeline.k:
-            return frozen
-        if (blocks, index) not in networks:
-            every = worker(params[place], frozen)
-            mine = jax.tree.map(lambda x: x[index - pipeline.k], every)
-            networks[blocks, index] = mine
-        return networks[blocks, index]
+        for stage, own in zip(pipeline.stages, params, strict=False):
+            worker = stage.code.traits.parity_worker
+            if worker and stage.blocks == blocks and index >= pipeline.k:
+                every = worker(own, frozen)
+                return jax.tree.map(lambda x: x[index - pipeline.k], every)
+        return frozen
 
     def compute_piece(piece: Piece, query: Any) -> jax.Array:
         offset = np.asarray(piece.offset, np.int32)
@@ -189,12 +175,6 @@ def share(
     Returns:
       `[B, M, M', D]`.
     """
-    outputs = compute(stage, variables, query)
+    outputs = stages.compute(stage, variables, query)
     sizes = (len(outputs), *shape, outputs.shape[-1])
     return jax.lax.dynamic_slice(outputs, (0, offset[0], offset[1], 0), sizes)
-
-
-def query_shapes(pipeline: Pipeline, batch: int) -> list[tuple[int, ...]]:
-    """Returns the shape of one query of each coded stage, for `batch` images."""
-    size = batch // pipeline.images_per_input
-    return [(size, *stage.plan.piece_shape) for stage in pipeline.stages]

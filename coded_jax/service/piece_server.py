@@ -53,11 +53,13 @@ class PieceServer:
         pipeline, *variables = model
         self._dtype = jnp.dtype(pipeline.dtype)
         self._compute_piece = parts.make_compute(pipeline, *variables)
+        stages = [*zip(pipeline.stages, parts.pieces(pipeline), strict=True)]
         for batch in self._batches:
-            shapes = parts.query_shapes(pipeline, batch)
-            for stage, shape in zip(parts.pieces(pipeline), shapes, strict=True):
-                for piece in stage:
-                    self._compute_piece(piece, np.zeros(shape, self._dtype))
+            inputs = batch // pipeline.images_per_input
+            for stage, pieces in stages:
+                query = np.zeros((inputs, *stage.plan.piece_shape), self._dtype)
+                for piece in pieces:
+                    self._compute_piece(piece, query)
 
     def compute(self, piece: list, shape: list[int], query: bytes) -> bytes | str:
         """Returns the bytes of a share; or a string, the error of the computation."""

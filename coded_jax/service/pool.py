@@ -98,23 +98,31 @@ class _State:
     """The state of one worker, as far as the pool knows it."""
 
     def __init__(self, number: int, worker: Worker) -> None:
-        self.number, self.worker = number, worker
-        self.ready = False
+        self.number, self.worker, self.ready = number, worker, False
         self.probe: Future | None = None
         self.watch: Future | None = None  # done when it ends
         self.problem: BaseException | None = None  # of the last probe
         self.process: int | None = None  # its number, of a worker that is a process
-        self.failures = 0  # attempts to start, in a row
         self.since = self.down = time.monotonic()  # of the last sign of life, its end
-        self.strikes = 0  # wrong results since it was started
-        self.results = 0  # of all kinds, since it was started
+        self.failures = 0  # attempts to start, in a row
+        # Wrong results, and those of all kinds, since it was started.
+        self.strikes = self.results = 0
         # How many there were when one raised or was not finite.
         self.useless: collections.deque[int] = collections.deque(maxlen=USELESS)
         self.running: list[_Job] = []
         self.waiting: collections.deque[_Job] = collections.deque()
-        self.losses = collections.Counter()
-        self.restarts = 0
+        self.losses, self.restarts = collections.Counter(), 0
         self.ending: threading.Thread | None = None  # of the worker that it was
+
+
+def _noted(method: Callable[..., None]) -> Callable[..., None]:
+    """Has a method run in the pool's thread, and its caller go on."""
+
+    @functools.wraps(method)
+    def leave_note(self: Pool, *arguments: Any, **named: Any) -> None:
+        self._notes.put(functools.partial(method, self, *arguments, **named))
+
+    return leave_note
 
 
 class Pool:
@@ -157,14 +165,14 @@ class Pool:
 
     def wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
         """Replaces every worker by `wrapper(index, worker)`, for calls from now on."""
-
-        def note() -> None:
-            for state in self._states:
-                state.worker = wrapper(state.number, state.worker)
-                self._watch(state)
-
-        self._notes.put(note)
+        self._wrap(wrapper)
         self._catch_up()
+
+    @_noted
+    def _wrap(self, wrapper: Callable[[int, Worker], Worker]) -> None:
+        for state in self._states:
+            state.worker = wrapper(state.number, state.worker)
+            self._watch(state)
 
     def wait_until_ready(self) -> None:
         """Waits until all workers are up.
@@ -180,6 +188,7 @@ class Pool:
                 numbers, reason = [s.number for s in missing], "".join(problems[:1])
                 raise RuntimeError(f"workers {numbers} have not started{reason}")
 
+    @_noted
     def send(
         self,
         place: int,
@@ -200,16 +209,12 @@ class Pool:
           wanted: whether a request still waits for the piece; if not, it is dropped.
           patience: seconds, for this piece; the pool's if None.
         """
-        job = _Job(call, deliver, wanted, patience or self._config.patience)
-
-        def note() -> None:
-            state = self._holders[place]
-            while state.waiting and not state.waiting[0].wanted():
-                state.waiting.popleft()  # also while the worker is down or hangs
-            state.waiting.append(job)
-            self._pump(state)
-
-        self._notes.put(note)
+        state = self._holders[place]
+        while state.waiting and not state.waiting[0].wanted():
+            state.waiting.popleft()  # also while the worker is down or hangs
+        limit = patience or self._config.patience
+        state.waiting.append(_Job(call, deliver, wanted, limit))
+        self._pump(state)
 
     def compute_everywhere(self, calls: Sequence[Call]) -> None:
         """Has place i compute call i, spares some of them, and waits for all.
@@ -236,6 +241,7 @@ class Pool:
             if isinstance(result, BaseException):
                 raise RuntimeError(f"a worker cannot compute: {result}") from result
 
+    @_noted
     def count_loss(self, worker: int, reason: str) -> None:
         """Counts a result of a worker that was not used, for a reason among `LOSSES`.
 
@@ -244,15 +250,11 @@ class Pool:
         last ones `"bad"`, is started anew.
         """
         state = self._states[worker]
-
-        def note() -> None:
-            state.losses[reason] += reason != "late" or state.ready
-            if reason == "bad":
-                state.useless.append(state.results)
-            state.strikes += reason == "wrong"
-            self._judge(state)
-
-        self._notes.put(note)
+        state.losses[reason] += reason != "late" or state.ready
+        if reason == "bad":
+            state.useless.append(state.results)
+        state.strikes += reason == "wrong"
+        self._judge(state)
 
     def holder(self, place: int) -> int:
         """Returns the number of the worker that holds a place at the moment."""
@@ -326,10 +328,9 @@ class Pool:
                 state.since = time.monotonic()
             state.running.append(job)
             done = functools.partial(self._done, state, job)
-            state.worker.compute(job.call).add_done_callback(
-                lambda future, done=done: self._notes.put(lambda: done(future))
-            )
+            state.worker.compute(job.call).add_done_callback(done)
 
+    @_noted
     def _done(self, state: _State, job: _Job, future: Future) -> None:
         if job not in state.running:
             return  # of a worker that has been replaced meanwhile
@@ -349,22 +350,22 @@ class Pool:
 
     def _judge(self, state: _State) -> None:
         """Has a worker started anew that errs again and again."""
-        often = len(state.useless) == USELESS
-        often = often and state.results - state.useless[0] < 2 * USELESS
+        full = len(state.useless) == USELESS
+        often = full and state.results - state.useless[0] < 2 * USELESS
         if state.ready and (often or state.strikes >= self._config.strikes):
             self._lose(state)
             self._replace(state)
 
     def _watch(self, state: _State) -> None:
-        """Has a note left when a worker that is up ends, also one that is idle."""
-
-        def note() -> None:
-            if state.watch is watch and state.ready:
-                self._lose(state, "died")
-
+        """Has the end of a worker that is up noticed, also of one that is idle."""
         if state.ready:
-            state.watch = watch = state.worker.watch()
-            watch.add_done_callback(lambda _: self._notes.put(note))
+            state.watch = state.worker.watch()
+            state.watch.add_done_callback(functools.partial(self._ended, state))
+
+    @_noted
+    def _ended(self, state: _State, watch: Future) -> None:
+        if state.watch is watch and state.ready:
+            self._lose(state, "died")
 
     def _lose(self, state: _State, reason: str | None = None) -> None:
         """Notes that a worker is down; its jobs wait for a spare, or for its return."""

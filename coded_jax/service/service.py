@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import itertools
 import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from coded_jax.checks import first_line, require
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service import batching
-from coded_jax.service.batching import Line, Request, RequestPart
+from coded_jax.service import requests
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
-from coded_jax.service.response import Response, respond, rows
+from coded_jax.service.requests import (
+    Line,
+    Request,
+    RequestPart,
+    Response,
+    respond,
+    rows,
+)
 
 
 class Overloaded(RuntimeError):
@@ -40,41 +46,28 @@ DOUBTS = 10, 30.0
 it is doubted whether the next one will have one."""
 
 
-class _Served:
-    """A model with the engine that computes it, and how many requests it has."""
-
-    def __init__(self, model: CodedModel, engine: Engine) -> None:
-        self.model, self.engine, self.requests = model, engine, 0
-
-    def warm_up(self, batch: int) -> None:
-        model = self.model
-        images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
-        model.check_images(images)
-        self.engine.warm_up(images)
-
-
 class Service:
     """Responds to requests, several at a time.
 
     Args:
-      model: the coded inference.
-      engine: computes it.
+      engine: computes them.
       config: of which `deadline`, `in_flight`, `queue`, `largest`, `max_batch` and
         `max_wait` are looked at.
       start: starts an engine for another model, see `reload`.
+
+    Attributes:
+      engine: computes the requests from now on.
     """
 
     def __init__(
         self,
-        model: CodedModel,
         engine: Engine,
         config: ServeConfig = DEFAULTS,
         start: Callable[[CodedModel], Engine] | None = None,
     ) -> None:
         self.deadline, self._largest = config.deadline, config.largest
-        self._start = start
-        self._served = _Served(model, engine)
-        self._engines = [engine]  # of the models of before, too
+        self.engine, self._start = engine, start
+        self._requests = collections.Counter[Engine]()  # of each engine, under way
         self._changed, self._reloading = threading.Condition(), threading.Lock()
         self._closed = False
         self._batches: set[int] = set()
@@ -89,12 +82,7 @@ class Service:
     @property
     def model(self) -> CodedModel:
         """Returns the coded inference that requests meet from now on."""
-        return self._served.model
-
-    @property
-    def engine(self) -> Engine:
-        """Returns the engine that computes it."""
-        return self._served.engine
+        return self.engine.model
 
     def submit(
         self,
@@ -131,8 +119,7 @@ class Service:
         require("images", len(images), few, f"at most {self._largest}")
         require("images", "no batch", bool(self._batches), "one compiled by warm_up")
         seconds = self.deadline if deadline is None else deadline
-        positive = isinstance(seconds, Real) and seconds > 0
-        require("deadline", deadline, positive, "more than 0")
+        require("deadline", deadline, seconds > 0, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
         pool = self.engine.pool
         workers = range(len(pool) if pool else self.model.pipeline.n)
@@ -142,11 +129,11 @@ class Service:
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
 
         with self._changed:
-            served = self._served  # from now on: its model and its workers
-            served.requests += 1
-        sizes = batching.lengths(len(images), self._batches)
-        request = Request(begun, begun + seconds, tuple(without), len(sizes), served)
-        request.future.add_done_callback(lambda done: self._end(served, done))
+            engine = self.engine  # from now on: its model and its workers
+            self._requests[engine] += 1
+        sizes = requests.lengths(len(images), self._batches)
+        request = Request(begun, begun + seconds, tuple(without), len(sizes), engine)
+        request.future.add_done_callback(lambda done: self._end(engine, done))
         # Copies: the array of who has asked may change.
         pieces = np.split(images.copy(), np.cumsum(sizes)[:-1])
         self._line.put(
@@ -211,7 +198,7 @@ class Service:
           ValueError: requests cannot have so many images.
           RuntimeError: a worker is not up, or cannot compute.
         """
-        self._served.warm_up(batch)
+        _compile(self.engine, batch)
         self._batches.add(batch)
 
     def reload(self, model: CodedModel) -> None:
@@ -231,27 +218,26 @@ class Service:
             for m in (self.model, model)
         )
         require("model", new, new == own, f"{own}, as the one that is served,")
-        if self._start is None:
-            raise ValueError("reload: only of a service that serve has started")
+        require("start", None, self._start is not None, "a service of `serve`")
         if not self._reloading.acquire(blocking=False):
             raise AlreadyReloading("reload: a model is being loaded already")
         try:
-            served = _Served(model.settled(), self._start(model))
+            engine = self._start(model)
             try:
                 for batch in self._batches:
-                    served.warm_up(batch)
+                    _compile(engine, batch)
                 with self._changed:
                     if self._closed:
                         raise Closed("the service is closed")
-                    before, self._served = self._served, served
-                    self._engines.append(served.engine)
+                    before, self.engine = self.engine, engine
             except BaseException:
-                served.engine.close()
+                engine.close()
                 raise
             with self._changed:
-                self._changed.wait_for(lambda: not before.requests or self._closed)
-                self._engines.remove(before.engine)
-            before.engine.close()
+                self._changed.wait_for(
+                    lambda: self._closed or not self._requests[before]
+                )
+            before.close()
         finally:
             self._reloading.release()
 
@@ -264,13 +250,11 @@ class Service:
         workers."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
-            engines = [*self._engines]
+            self._changed.notify_all()  # a reload ends the engine of before
         self._turns.shutdown(wait=False, cancel_futures=True)
         for part in self._line.close():
             part.request.drop(Closed("the service is closed"))
-        for engine in engines:
-            engine.close()
+        self.engine.close()
         self._turns.shutdown(wait=True)
 
     def __enter__(self) -> Service:
@@ -279,13 +263,13 @@ class Service:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _end(self, served: _Served, future: Future[Response]) -> None:
+    def _end(self, engine: Engine, future: Future[Response]) -> None:
         """Takes note of the end of a request."""
         self._slots.release()
         if future.cancelled():
             self._metrics.failed("cancelled")
         with self._changed:
-            served.requests -= 1
+            self._requests[engine] -= 1
             self._changed.notify_all()
 
     def _turn(self) -> None:
@@ -315,10 +299,10 @@ class Service:
         begun, end = time.monotonic(), min(part.request.end for part in parts)
         later = [part for part in parts if part.request.end > end]
         first, images = parts[0], np.concatenate([part.images for part in parts])
-        served, without = first.request.served, first.request.without
-        padded = batching.padded(images, self._batches)
+        engine, without = first.request.engine, first.request.without
+        padded = requests.padded(images, self._batches)
         try:
-            inference = served.engine.infer(first.number, padded, end, without)
+            inference = engine.infer(first.number, padded, end, without)
         except NotEnoughResults as error:
             for part in parts:
                 if part.request.end == end:
@@ -329,7 +313,7 @@ class Service:
                 raise
             return [[part] for part in parts]
         self._metrics.computed(len(images))
-        response, row = respond(served.model, inference), 0
+        response, row = respond(engine.model, inference), 0
         for part in parts:
             own = rows(response, row, row + len(part.images))
             row += len(part.images)
@@ -357,3 +341,11 @@ class Service:
                 self._failures += 1
             odd = "contradiction" if isinstance(error, WrongResults) else "error"
             self._metrics.failed("shortfall" if short else odd)
+
+
+def _compile(engine: Engine, batch: int) -> None:
+    """Compiles all programs that a batch needs."""
+    model = engine.model
+    images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
+    model.check_images(images)
+    engine.warm_up(images)

@@ -86,7 +86,7 @@ def serve(
             started.close()
             raise
 
-    service = Service(model.settled(), start(model), config, start)
+    service = Service(start(model), config, start)
     try:
         for batch in config.batches:
             service.warm_up(batch)

@@ -12,7 +12,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import Inference, NotEnoughResults
-from coded_jax.service.response import respond
+from coded_jax.service.requests import respond
 from coded_jax.service.service import AlreadyReloading, Service
 from tests.errors import refused
 
@@ -62,6 +62,9 @@ class Engine:
     pool = None
     restarts = 0
 
+    def __init__(self, model):
+        self.model = model
+
     def obstacle(self):
         return None
 
@@ -79,7 +82,7 @@ class Engine:
 
 def test_requests_are_counted_by_their_end(model):
     images = np.zeros((1, 28, 28, 1), np.uint8)
-    with Service(model, Engine(), ServeConfig(in_flight=1)) as service:
+    with Service(Engine(model), ServeConfig(in_flight=1)) as service:
         service.warm_up()
         futures = [service.submit(images, without=lost) for lost in (*LOST[:3], ())]
         totals = [future.result().seconds["total"] for future in futures[:3]]
@@ -99,7 +102,8 @@ def test_requests_are_counted_by_their_end(model):
 class Short(Engine):
     """Has too few results until a time; notes the deadlines it is given."""
 
-    def __init__(self, until, degrade):
+    def __init__(self, model, until, degrade):
+        super().__init__(model)
         self.until, self.degrade, self.ends = until, degrade, []
 
     def infer(self, number, images, end, without=()):
@@ -118,9 +122,9 @@ class Short(Engine):
 def test_requests_computed_together_have_their_own_deadlines(model, degrade):
     """The one that cannot wait ends first; the others are computed again."""
     images = np.zeros((1, 28, 28, 1), np.uint8)
-    engine = Short(time.monotonic() + 500, degrade)
+    engine = Short(model, time.monotonic() + 500, degrade)
     config = ServeConfig(in_flight=1, max_batch=3, max_wait=600.0)
-    with Service(model, engine, config) as service:
+    with Service(engine, config) as service:
         service._batches.add(3)
         first, *others = [service.submit(images, s) for s in (100, 1000, 2000)]
         if degrade:
@@ -138,7 +142,8 @@ def test_requests_computed_together_have_their_own_deadlines(model, degrade):
 class Gated(Engine):
     """Computes when it is let; notes how many images it was given."""
 
-    def __init__(self, classes=2):
+    def __init__(self, model, classes=2):
+        super().__init__(model)
         self.begun, self.go = threading.Event(), threading.Event()
         self.classes, self.sizes, self.closed = classes, [], False
 
@@ -156,10 +161,10 @@ class Gated(Engine):
 
 def test_a_divided_request_has_one_model(model):
     """Also the parts that are computed after another one, for more classes, is up."""
-    old, new = Gated(), Gated(classes=7)
+    old, new = Gated(model), Gated(model, classes=7)
     new.go.set()
     start = lambda model: new
-    with Service(model, old, ServeConfig(in_flight=1), start) as service:
+    with Service(old, ServeConfig(in_flight=1), start) as service:
         service.warm_up()
         divided = service.submit(np.zeros((3, 28, 28, 1), np.uint8))
         old.begun.wait()
@@ -188,8 +193,8 @@ def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatc
                 raise NotEnoughResults("two of three workers raise")
             return inference(without, np.zeros((len(images), 2)))
 
-    engine, images = Broken(), np.zeros((1, 28, 28, 1), np.uint8)
-    with Service(model, engine) as service:
+    engine, images = Broken(model), np.zeros((1, 28, 28, 1), np.uint8)
+    with Service(engine) as service:
         service.warm_up()
         for _ in range(20):  # it is their deadlines that are too short
             assert service.submit(images, deadline=5.0).exception() is not None
@@ -212,7 +217,7 @@ def test_wrong_requests_are_refused(model):
     examples = model.pipeline.examples._replace(mean=None, std=None)
     floats = model._replace(pipeline=model.pipeline._replace(examples=examples))
     images = np.zeros((1, 28, 28, 1), np.float32)
-    with Service(floats, Engine()) as service:
+    with Service(Engine(floats)) as service:
         service.warm_up()
         with refused("without"):
             service.submit(images, without=(3,))
@@ -228,7 +233,7 @@ def test_a_model_that_does_not_start_changes_nothing(model):
     def start(model):
         raise RuntimeError("no")
 
-    with Service(model, Engine(), start=start) as service:
+    with Service(Engine(model), start=start) as service:
         with pytest.raises(RuntimeError, match="^no$"):
             service.reload(model)
         taller = build_pipeline(Config(code="mds"), (32, 28, 1), 10, (0.0,), (1.0,))

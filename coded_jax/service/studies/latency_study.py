@@ -25,7 +25,7 @@ from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faults import Faults, Source
 from coded_jax.service.faulty_workers import FaultyWorker, inject
 from coded_jax.service.pool import Pool
-from coded_jax.service.response import Response
+from coded_jax.service.requests import Response
 from coded_jax.service.service import Service
 from coded_jax.service.studies.pace import PacedFirstK
 from coded_jax.types import Split
@@ -116,7 +116,7 @@ def _service(strategy: ServedStrategy, pool: Pool, deadline: float) -> Service:
     cost = cost_of(model.pipeline, model.frozen, model.image_shape)
     engine = PacedFirstK(model, pool, cost, strategy.client, strategy.hedge_after)
     config = ServeConfig(deadline=deadline, in_flight=1)
-    service = Service(strategy.model, engine, config)
+    service = Service(engine, config)
     service.warm_up(1)
     return service
 

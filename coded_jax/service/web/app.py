@@ -27,7 +27,7 @@ from coded_jax.service import metrics
 from coded_jax.service import service as services
 from coded_jax.service.config import WebConfig
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
-from coded_jax.service.response import ARRAYS, Response
+from coded_jax.service.requests import ARRAYS, Response
 from coded_jax.service.web import images, page
 from coded_jax.service.web.server import guarded
 

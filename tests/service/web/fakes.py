@@ -14,7 +14,7 @@ from PIL import Image
 
 from coded_jax.service.config import WebConfig
 from coded_jax.service.metrics import Metrics
-from coded_jax.service.response import Response
+from coded_jax.service.requests import Response
 from coded_jax.service.service import NotReady
 from coded_jax.service.web import app, server
 

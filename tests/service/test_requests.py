@@ -6,8 +6,15 @@ import time
 import numpy as np
 import pytest
 
-from coded_jax.service.batching import Line, Request, RequestPart, lengths, padded
-from coded_jax.service.response import Response, rows
+from coded_jax.service.requests import (
+    Line,
+    Request,
+    RequestPart,
+    Response,
+    lengths,
+    padded,
+    rows,
+)
 
 NEVER = float("inf")
 
