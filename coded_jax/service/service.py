@@ -19,14 +19,7 @@ from coded_jax.service import requests
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
-from coded_jax.service.requests import (
-    Line,
-    Request,
-    RequestPart,
-    Response,
-    respond,
-    rows,
-)
+from coded_jax.service.requests import Line, Request, RequestPart, Response
 
 
 class Overloaded(RuntimeError):
@@ -313,9 +306,9 @@ class Service:
                 raise
             return [[part] for part in parts]
         self._metrics.computed(len(images))
-        response, row = respond(engine.model, inference), 0
+        response, row = requests.respond(engine.model, inference), 0
         for part in parts:
-            own = rows(response, row, row + len(part.images))
+            own = requests.rows(response, row, row + len(part.images))
             row += len(part.images)
             if part.request.end == end or not response.degraded:
                 self._answer(part, own, begun - part.request.begun)

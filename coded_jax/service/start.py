@@ -14,8 +14,7 @@ from coded_jax.service import local, ray_workers, spmd
 from coded_jax.service.byzantine.check import Check, load_check
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import Engine, EngineKind
-from coded_jax.service.faults import Faults
-from coded_jax.service.faulty_workers import with_faults
+from coded_jax.service.faults import Faults, with_faults
 from coded_jax.service.service import Service
 from coded_jax.types import BaseModel, PyTree
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from coded_jax.latency.stragglers import Constant, ShiftedExponential
-from coded_jax.service.faults import Faults, InjectedError
-from coded_jax.service.faulty_workers import FaultyWorker
+from coded_jax.service.faults import Faults, FaultyWorker, InjectedError
 from coded_jax.service.parts import Piece
 from coded_jax.service.pool import Call, WorkerLost
 

@@ -22,8 +22,7 @@ from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
-from coded_jax.service.faults import Faults, Source
-from coded_jax.service.faulty_workers import FaultyWorker, inject
+from coded_jax.service.faults import Faults, FaultyWorker, Source, inject
 from coded_jax.service.pool import Pool
 from coded_jax.service.requests import Response
 from coded_jax.service.service import Service

@@ -32,7 +32,7 @@ from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.service import cluster
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
-from coded_jax.service.faulty_workers import inject
+from coded_jax.service.faults import inject
 from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
 from coded_jax.service.ray_workers import ray_workers

@@ -23,24 +23,14 @@ from coded_jax.checks import require
 try:
     import urllib3
 except ImportError:
-    raise ImportError(
-        "client: it needs urllib3; pip install 'coded_jax[serve]'"
-    ) from None
+    problem = "client: it needs urllib3; pip install 'coded_jax[serve]'"
+    raise ImportError(problem) from None
 
-ARRAYS = {
-    "logits": np.float32,
-    "classes": np.int32,
-    "probabilities": np.float32,
-    "confidence": np.float32,
-}
-"""Fields of an answer that are arrays."""
+FLOATS = ("logits", "probabilities", "confidence")
+"""Fields of an answer that are arrays, beside the `classes`."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds
-ERRORS: dict[int, type[Exception]] = {
-    401: PermissionError,
-    403: PermissionError,
-    408: TimeoutError,
-    504: TimeoutError,
-}
+DENIED, LATE = PermissionError, TimeoutError
+ERRORS = {401: DENIED, 403: DENIED, 408: LATE, 504: LATE}
 """Errors by the status of an answer; of others below 500 a `ValueError`."""
 
 
@@ -94,9 +84,9 @@ class Client:
         file = io.BytesIO()
         np.lib.format.write_array(file, np.asarray(images), allow_pickle=False)
         content = self._call("POST", "/predict", deadline, file.getvalue())
-        for name, dtype in ARRAYS.items():
-            content[name] = np.asarray(content[name], dtype)
-        return SimpleNamespace(**content)
+        floats = {name: np.asarray(content[name], np.float32) for name in FLOATS}
+        classes = np.asarray(content["classes"], np.int32)
+        return SimpleNamespace(**{**content, **floats, "classes": classes})
 
     def summary(self) -> dict[str, Any]:
         """Returns counts and latencies of the service so far; raises as `predict`."""
@@ -135,7 +125,6 @@ class Client:
     ) -> dict[str, Any]:
         """Returns the content of an answer, after as many attempts as it takes."""
         seconds = self._deadline if deadline is None else deadline
-        require("deadline", deadline, 0 < seconds < float("inf"), "more than 0")
         most = self._retries if retries is None else retries
         end = time.monotonic() + seconds
         longest, attempts = FIRST_PAUSE, 0

@@ -21,8 +21,7 @@ from coded_jax.checks import require
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
-from coded_jax.service.faults import Fault, Faults, Source
-from coded_jax.service.faulty_workers import FaultyWorker, inject
+from coded_jax.service.faults import Fault, Faults, FaultyWorker, Source, inject
 from coded_jax.service.pool import Call, Pool
 from coded_jax.service.service import Service
 from coded_jax.service.web import images
@@ -93,15 +92,14 @@ def _place(pipeline: Pipeline, piece: int) -> dict[str, Any]:
     """Returns the place of a piece in the first stage's input: first and last row and
     column, from 0, and their number; None for parity pieces and separate images.
     """
-    plan = pipeline.stages[0].plan
-    if piece >= pipeline.k or plan.k != pipeline.k:
-        return {"parity": piece >= pipeline.k, "rows": None, "columns": None}
-    row, column = divmod(piece, plan.columns.parts)
-    rows, columns = (
-        [axis.starts[i], axis.starts[i] + axis.window - 1, axis.size]
-        for axis, i in ((plan.rows, row), (plan.columns, column))
-    )
-    return {"parity": False, "rows": rows, "columns": columns}
+    plan, place = pipeline.stages[0].plan, {"rows": None, "columns": None}
+    if piece < pipeline.k == plan.k:
+        numbers = divmod(piece, plan.columns.parts)
+        for name, axis, i in zip(
+            place, (plan.rows, plan.columns), numbers, strict=True
+        ):
+            place[name] = [axis.starts[i], axis.starts[i] + axis.window - 1, axis.size]
+    return {"parity": piece >= pipeline.k, **place}
 
 
 async def pieces(request: Request) -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import http
 import json
 import os
 import secrets
@@ -228,12 +227,12 @@ class _Connection(H11Protocol):
             raise ConnectionAbortedError
         accepted.add(self)
         self._settings, self._accepted = settings, accepted
-        self._reading: asyncio.TimerHandle | None = self._later(self._too_slow)
-        self._writing: asyncio.TimerHandle | None = None
+        self._limits: dict[str, asyncio.TimerHandle] = {}
+        self._limit("read", self._too_slow)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if self._reading is None:  # TLS took too long
+        if "read" not in self._limits:  # TLS took too long
             transport.abort()
         if len(self.connections) > self._settings.connections:
             self.app = _refusing(self.app, TOO_MANY)
@@ -249,19 +248,17 @@ class _Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._accepted.discard(self)
-        for timer in (self._reading, self._writing):
-            if timer is not None:
-                timer.cancel()
+        for what in [*self._limits]:
+            self._limit(what, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._writing = self._later(self.transport.abort)
+        self._limit("write", self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._writing is not None:
-            self._writing.cancel()
+        self._limit("write", None)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "request: not of HTTP/1.1, or its head too long")
@@ -269,20 +266,23 @@ class _Connection(H11Protocol):
     def _watch_reading(self) -> None:
         """Limits the time for a request if some of it is here, and some is to come."""
         state, begun = self.conn.their_state, self.conn.trailing_data[0]
-        if state is h11.SEND_BODY or (state is h11.IDLE and begun):
-            if self._reading is None:
-                self._reading = self._later(self._too_slow)
-        elif self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
+        waits = state is h11.SEND_BODY or (state is h11.IDLE and begun)
+        self._limit("read", self._too_slow if waits else None)
 
-    def _later(self, call: Callable[[], None]) -> asyncio.TimerHandle:
-        return self.loop.call_later(self._settings.read_seconds, call)
+    def _limit(self, what: str, call: Callable[[], None] | None) -> None:
+        """Calls a function when time is up for what begins now, or has begun; None: it
+        has ended."""
+        if call is None:
+            if what in self._limits:
+                self._limits.pop(what).cancel()
+        elif what not in self._limits:
+            seconds = self._settings.read_seconds
+            self._limits[what] = self.loop.call_later(seconds, call)
 
     def _too_slow(self) -> None:
         if self.transport is None:  # asyncio does not tell of a TLS that failed
             self._accepted.discard(self)
-            self._reading = None
+            del self._limits["read"]
         else:
             seconds = self._settings.read_seconds
             self._refuse(408, f"request: not complete after {seconds:g} s")
@@ -290,13 +290,12 @@ class _Connection(H11Protocol):
     def _refuse(self, status: int, line: str) -> None:
         """Answers in the place of the app, if nobody has, and hangs up."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps({"error": line})
-            head = (
-                f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
-                "Content-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            )
-            self.transport.write((head + body).encode())
+            body = json.dumps({"error": line}).encode()
+            headers = [("Content-Length", str(len(body))), ("Connection", "close")]
+            headers.append(("Content-Type", "application/json"))
+            head = h11.Response(status_code=status, headers=headers)
+            for event in (head, h11.Data(data=body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
         if self.cycle is not None:  # an app that waits for the body is told
             self.cycle.disconnected = True
             self.cycle.message_event.set()
