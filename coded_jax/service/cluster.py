@@ -66,9 +66,8 @@ def import_ray() -> Any:
         with _environment(driver if "ray" not in sys.modules else {}):
             import ray
     except ImportError:
-        raise ImportError(
-            "Ray is not installed; pip install 'coded_jax[ray]'"
-        ) from None
+        problem = "Ray is not installed; pip install 'coded_jax[ray]'"
+        raise ImportError(problem) from None
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
         raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
@@ -197,9 +196,10 @@ def refusal(address: str) -> str | None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
-    except OSError as error:
-        if isinstance(error, ConnectionRefusedError):
-            return f"nothing listens at {address} any more"
+    except ConnectionRefusedError:
+        return f"nothing listens at {address} any more"
+    except OSError:
+        pass
     return None
 
 

@@ -69,6 +69,7 @@ class Source(Protocol):
 
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns the fault that worker `worker` of n meets with a call."""
+        ...
 
 
 class InjectedError(RuntimeError):

@@ -26,6 +26,7 @@ from coded_jax.service.engine import Engine, Inference, NotEnoughResults
 from coded_jax.service.gathering import Gathering, Judge, Rules
 from coded_jax.service.pool import Call, Pool
 from coded_jax.service.supervisor import Supervisor
+from coded_jax.types import PyTree
 
 NEVER = float("inf")
 
@@ -56,7 +57,9 @@ class FirstK(Engine):
         # On one device: the pool spreads the pieces.
         self._pipeline = model.pipeline._replace(mesh=None)
         self._front = jax.local_devices()[0]
-        self._variables = jax.device_put((model.frozen, model.params), self._front)
+        self._variables: tuple[PyTree, PyTree] = jax.device_put(
+            (model.frozen, model.params), self._front
+        )
         self._pieces = parts.pieces(self._pipeline)
         self._degrade = config.shortfall == "degrade"
         hedge_after = NEVER if config.hedge_after is None else config.hedge_after

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
+from coded_jax.report import table
 from coded_jax.service.pool import LOSSES
 from coded_jax.service.requests import Response
 
@@ -33,23 +33,17 @@ class Metrics:
 
     def answered(self, response: Response) -> None:
         """Counts a response, whose `seconds` have their `total`."""
+        end = "degraded" if response.degraded else "answered"
+        decoded, checked = any(response.decoded), response.checked
+        self.count(**{end: 1, "decoded": decoded, "checked": checked})
         with self._lock:
-            self._counts["degraded" if response.degraded else "answered"] += 1
-            self._counts["decoded"] += any(response.decoded)
-            self._counts["checked"] += response.checked
             self._seconds.append(response.seconds["total"])
             self._phases.update(response.seconds)
 
-    def computed(self, images: int) -> None:
-        """Counts a batch of so many images that was computed."""
+    def count(self, **numbers: int) -> None:
+        """Counts batches and images computed, or the end of a request, see `ENDS`."""
         with self._lock:
-            self._counts["batches"] += 1
-            self._counts["images"] += images
-
-    def failed(self, reason: str) -> None:
-        """Counts a request without a response, for a reason among `FAILURES`."""
-        with self._lock:
-            self._counts[reason] += 1
+            self._counts.update(numbers)
 
     def summary(self, workers: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns all metrics.
@@ -168,16 +162,14 @@ def workers_table(summary: dict[str, Any]) -> Table:
       summary: of `Service.summary`.
     """
     requests, seconds = summary["requests"], summary["seconds"]
-    table = Table(box=box.SIMPLE)
-    for name in ("worker", "restarts", *LOSSES):
-        table.add_column(name, justify="right")
-    for i, worker in enumerate(summary["workers"]):
-        table.add_row(
-            str(i), str(worker["restarts"]), *map(str, worker["losses"].values())
-        )
-    caption = ", ".join(f"{count} {end}" for end, count in requests.items())
+    rows = [
+        [str(i), str(worker["restarts"]), *map(str, worker["losses"].values())]
+        for i, worker in enumerate(summary["workers"])
+    ]
+    made = table.Table(["worker", "restarts", *LOSSES], rows)
+    shown = table.to_terminal(made, left=0)
+    shown.caption = ", ".join(f"{count} {end}" for end, count in requests.items())
     if requests["answered"]:
         times = ", ".join(f"{q} {1e3 * value:.1f} ms" for q, value in seconds.items())
-        caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
-    table.caption = caption
-    return table
+        shown.caption += f"\n{times}, {100 * summary['decoded']:.1f} % decoded"
+    return shown

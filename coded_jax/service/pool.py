@@ -71,13 +71,16 @@ class Worker(Protocol):
         Calls are computed one after the other. The future fails with `WorkerLost` if
         the worker ended, or with the exception that the computation raised.
         """
+        ...
 
     def probe(self) -> Future:
         """Returns a future that is done as soon as the worker can compute: with the
         number of its process, None if it is none."""
+        ...
 
     def watch(self) -> Future:
         """Returns a future that is done as soon as the worker has ended."""
+        ...
 
     def replace(self) -> None:
         """Ends the worker, even one that hangs, and starts it anew."""

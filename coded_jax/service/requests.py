@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -20,7 +20,7 @@ from scipy.special import softmax
 from coded_jax.codes.quorum import held
 from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.engine import Engine, Inference
+from coded_jax.service.engine import Inference
 
 
 class Response(NamedTuple):
@@ -106,21 +106,23 @@ def joined(responses: Sequence[Response]) -> Response:
     """Returns the response to a request from those to its parts, in their order."""
     if len(responses) == 1:
         return responses[0]
-    of = Response(*map(list, zip(*responses, strict=True)))  # each field of all parts
+    of = {name: [getattr(x, name) for x in responses] for name in Response._fields}
 
     def stages(name: str, combine: Callable[..., set]) -> tuple[tuple[int, ...], ...]:
-        of_parts = zip(*getattr(of, name), strict=True)
+        of_parts = zip(*of[name], strict=True)
         return tuple(tuple(sorted(combine(*map(set, stage)))) for stage in of_parts)
 
     return Response(
-        **{name: np.concatenate(getattr(of, name)) for name in ARRAYS},
+        **{name: np.concatenate(of[name]) for name in ARRAYS},
         used=stages("used", set.union),
         arrived=stages("arrived", set.intersection),
         decoded=stages("decoded", set.union),
-        degraded=any(of.degraded),
-        seconds={name: max(s[name] for s in of.seconds) for name in of.seconds[0]},
-        checked=all(of.checked),
-        wrong=tuple(sorted(set().union(*of.wrong))),
+        degraded=any(of["degraded"]),
+        seconds={
+            name: max(s[name] for s in of["seconds"]) for name in of["seconds"][0]
+        },
+        checked=all(of["checked"]),
+        wrong=tuple(sorted(set().union(*of["wrong"]))),
     )
 
 
@@ -160,7 +162,7 @@ class Request:
     end: float
     without: tuple[int, ...]
     parts: int
-    engine: Engine | None = None
+    engine: Any = None
     future: Future[Response] = dataclasses.field(default_factory=Future)
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     _responses: dict[int, Response] = dataclasses.field(default_factory=dict)

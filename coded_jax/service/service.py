@@ -110,7 +110,6 @@ class Service:
         require("images", "NaN or infinite values", bool(finite), "finite ones")
         few = len(images) <= self._largest
         require("images", len(images), few, f"at most {self._largest}")
-        require("images", "no batch", bool(self._batches), "one compiled by warm_up")
         seconds = self.deadline if deadline is None else deadline
         require("deadline", deadline, seconds > 0, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
@@ -118,7 +117,7 @@ class Service:
         workers = range(len(pool) if pool else self.model.pipeline.n)
         require("without", without, {*without} <= {*workers}, f"some of {[*workers]}")
         if not self._slots.acquire(block, seconds if block else None):
-            self._metrics.failed("overload")
+            self._metrics.count(overload=1)
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
 
         with self._changed:
@@ -175,7 +174,7 @@ class Service:
           NotReady: says why.
         """
         if (obstacle := self.engine.obstacle()) is not None:
-            self._metrics.failed("unready")
+            self._metrics.count(unready=1)
             raise NotReady(obstacle)
 
     def failure(self) -> str | None:
@@ -211,7 +210,7 @@ class Service:
             for m in (self.model, model)
         )
         require("model", new, new == own, f"{own}, as the one that is served,")
-        require("start", None, self._start is not None, "a service of `serve`")
+        assert self._start is not None  # of a service that `serve` has started
         if not self._reloading.acquire(blocking=False):
             raise AlreadyReloading("reload: a model is being loaded already")
         try:
@@ -260,7 +259,7 @@ class Service:
         """Takes note of the end of a request."""
         self._slots.release()
         if future.cancelled():
-            self._metrics.failed("cancelled")
+            self._metrics.count(cancelled=1)
         with self._changed:
             self._requests[engine] -= 1
             self._changed.notify_all()
@@ -305,7 +304,7 @@ class Service:
             if len(parts) == 1:
                 raise
             return [[part] for part in parts]
-        self._metrics.computed(len(images))
+        self._metrics.count(batches=1, images=len(images))
         response, row = requests.respond(engine.model, inference), 0
         for part in parts:
             own = requests.rows(response, row, row + len(part.images))
@@ -333,7 +332,7 @@ class Service:
                 self._last_failure = time.monotonic(), first_line(error)
                 self._failures += 1
             odd = "contradiction" if isinstance(error, WrongResults) else "error"
-            self._metrics.failed("shortfall" if short else odd)
+            self._metrics.count(**{"shortfall" if short else odd: 1})
 
 
 def _compile(engine: Engine, batch: int) -> None:

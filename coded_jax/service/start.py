@@ -77,7 +77,13 @@ def serve(
     config = _with_batches(config, model.pipeline.images_per_input)
 
     def start(model: CodedModel) -> Engine:
-        own = _check_of(run, model, check) if checked else None
+        own = check
+        if own is not None:
+            own.require_of(model)
+        elif checked:
+            stored = not isinstance(run, CodedModel)
+            require("check", None, stored, "one with check_wait and without a workdir")
+            own = load_check(str(run), model)
         started = kind.start(model.settled(), config, own)
         try:
             return started if faults is None else with_faults(started, faults)
@@ -93,22 +99,6 @@ def serve(
         service.close()
         raise
     return service
-
-
-def _check_of(
-    run: str | os.PathLike | CodedModel, model: CodedModel, check: Check | None
-) -> Check:
-    """Returns the check of a model, the one that is given or that of the workdir.
-
-    Raises:
-      ValueError: there is none, or it is of another model.
-    """
-    if check is not None:
-        check.require_of(model)
-        return check
-    stored = not isinstance(run, CodedModel)
-    require("check", None, stored, "one with check_wait and without a workdir")
-    return load_check(run, model)
 
 
 def _with_batches(config: ServeConfig, group: int) -> ServeConfig:

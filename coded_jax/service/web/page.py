@@ -92,7 +92,8 @@ def _place(pipeline: Pipeline, piece: int) -> dict[str, Any]:
     """Returns the place of a piece in the first stage's input: first and last row and
     column, from 0, and their number; None for parity pieces and separate images.
     """
-    plan, place = pipeline.stages[0].plan, {"rows": None, "columns": None}
+    place: dict[str, Any] = {"rows": None, "columns": None}
+    plan = pipeline.stages[0].plan
     if piece < pipeline.k == plan.k:
         numbers = divmod(piece, plan.columns.parts)
         for name, axis, i in zip(
