@@ -73,8 +73,7 @@ class FirstK(Engine):
         pipeline, stages = self._pipeline, len(self._pieces)
         seconds = {"encode": 0.0, "wait": 0.0, "decode": 0.0}
         available = np.zeros((stages, pipeline.n, 1), bool)
-        used, degraded, order = [], False, [*range(pipeline.n)]
-        checked, wrong = True, set()
+        gatherings, order = list[Gathering](), [*range(pipeline.n)]
 
         holders = [self.pool.holder(place) for place in range(len(self.pool))]
         unused = [place for place, holder in enumerate(holders) if holder in without]
@@ -101,14 +100,10 @@ class FirstK(Engine):
             calls = [Call(piece, query, number, stage) for piece, query in pairs]
             gathering = Gathering(self.pool, calls, order, rules)
             gathering.run()
-            degraded |= not gathering.enough
-            checked &= gathering.checked
-            wrong |= {*gathering.wrong}
-            results = gathering.shares.values()
-            used.append(tuple(sorted({result.worker for result in results})))
+            gatherings.append(gathering)
             available[stage, list(gathering.shares)] = True
             if pipeline.coding.parity_moves:
-                held = {result.place for result in results}
+                held = {result.place for result in gathering.shares.values()}
                 order = sorted(range(pipeline.n), key=lambda place: place not in held)
             seconds["wait"] += time.monotonic() - begun
 
@@ -116,16 +111,17 @@ class FirstK(Engine):
             arrived = {i: result.share for i, result in gathering.shares.items()}
             x = self._decode(stage, arrived, x, available)
             seconds["decode"] += time.monotonic() - begun
+        degraded = not all(own.enough for own in gatherings)
         if degraded and not np.all(has_answer(pipeline, jnp.asarray(available))):
             raise NotEnoughResults("the code has no answer without all data pieces")
         return Inference(
             x,
             available,
-            used=tuple(used),
+            used=tuple(own.workers for own in gatherings),
             degraded=degraded,
             seconds=seconds,
-            checked=checked,
-            wrong=tuple(sorted(wrong)),
+            checked=all(own.checked for own in gatherings),
+            wrong=tuple(sorted({i for own in gatherings for i in own.wrong})),
         )
 
     def warm_up(self, images: Any) -> None:

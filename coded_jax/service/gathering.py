@@ -148,6 +148,11 @@ class Gathering:
         """Returns whether the code can decode from the shares that arrived."""
         return self._suffice(self.shares)
 
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Returns the workers whose results arrived, by number."""
+        return tuple(sorted({result.worker for result in self.shares.values()}))
+
     def run(self) -> None:
         """Waits until the shares are enough and checked, or the time is over.
 
@@ -174,32 +179,31 @@ class Gathering:
     def _wait_for_enough(self) -> None:
         """Takes results until they are enough, or else until the limit."""
         rules = self._rules
-        while not self.enough:
-            now = time.monotonic()
-            if now >= rules.limit or not self._hopeful():
-                self._take_all()  # results that arrived by now count
-                some = rules.degrade and self.shares
-                if self.enough or (some and rules.code.traits.answers_always):
-                    return
-                needed = quorum.in_words(rules.code.quorum, rules.k)
-                raise NotEnoughResults(
-                    f"results {sorted(self.shares)} of {len(self._calls)} arrived in "
-                    f"time, which is not enough for a code that needs {needed}"
-                )
+        self._wait(lambda: self.enough or not self._hopeful(), rules.limit)
+        some = rules.degrade and self.shares and rules.code.traits.answers_always
+        if not (self.enough or some):
+            needed = quorum.in_words(rules.code.quorum, rules.k)
+            raise NotEnoughResults(
+                f"results {sorted(self.shares)} of {len(self._calls)} arrived in "
+                f"time, which is not enough for a code that needs {needed}"
+            )
+
+    def _wait(self, over: Callable[[], bool], limit: float) -> None:
+        """Takes results until the wait is over or time is up, and then all others that
+        have arrived meanwhile, which help, too."""
+        while not over() and (now := time.monotonic()) < limit:
             if now >= self._hedge_at:
                 self._hedge()
-            soon = self._hedge_at if now < self._hedge_at else rules.limit
-            self._take(min(soon - now, rules.limit - now, LOOK))
-        self._take_all()  # results that arrived in the meantime help, too
+            hedge = self._hedge_at - now if now < self._hedge_at else LOOK
+            self._take(min(limit - now, hedge, LOOK))
+        while self._take(0):
+            pass
 
     def _check(self, judge: Judge) -> None:
         """Compares the results, and leaves out those that the others contradict."""
         limit = min(time.monotonic() + self._rules.check_wait, self._rules.limit)
-        while {piece for piece, _ in self._pending} - {*self.shares}:
-            if (left := limit - time.monotonic()) <= 0:
-                break
-            self._take(min(left, LOOK))
-        self._take_all()
+        missing = lambda: {piece for piece, _ in self._pending} - {*self.shares}
+        self._wait(lambda: not missing(), limit)
         while judge.can_judge(self.shares):
             shares = {piece: result.share for piece, result in self.shares.items()}
             if not judge.contradict(shares):
@@ -244,11 +248,6 @@ class Gathering:
             self._idle.append(place)  # also if another was first with this piece
             self.shares.setdefault(piece, Arrived(result, place, worker))
         return True
-
-    def _take_all(self) -> None:
-        """Takes all results that have arrived."""
-        while self._take(0):
-            pass
 
     def _hopeful(self) -> bool:
         """Returns whether enough results, or any if these will do, may yet arrive."""

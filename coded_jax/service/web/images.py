@@ -78,22 +78,17 @@ def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
         raise UnsupportedFormat(f"body: {given} given, {accepted} file accepted")
     if kind != ".npy":
         return _decode_picture(body, kind, shape)[None]
-    try:
+    with _whole("body: damaged or of objects given, a whole .npy of numbers"):
         images = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
-    except Exception:  # of many types, as the header is an expression of Python
-        damaged = "body: damaged or of objects given, a whole .npy of numbers accepted"
-        raise ValueError(damaged) from None
     return images[None] if images.ndim == len(shape) else images
 
 
 def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns the pixels uint8 `[H, W, C]`, each value as the file has it."""
     rows, columns, channels = shape
-    damaged = f"image: a damaged {kind} given, a whole one accepted"
-    try:
+    damaged = f"image: a damaged {kind} given, a whole one"
+    with _whole(damaged):
         picture = Image.open(io.BytesIO(body), formats=[kind])
-    except Exception:  # of many types
-        raise ValueError(damaged) from None
     # Of a file that unpacks to more, the head alone is read: size and form are compared
     # before any pixel is made. It may be turned, which Pillow tells afterwards.
     if picture.size != (rows, columns):
@@ -106,10 +101,8 @@ def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.n
     known = {"L": FORMS[1], "RGB": FORMS[3]}.get(picture.mode, f"mode {picture.mode}")
     form = next((form for form, holds in refused.items() if holds), known)
     _require_same(form, FORMS.get(channels, "no picture, but .npy"))
-    try:  # as it is shown, and as the images of a folder are read
+    with _whole(damaged):  # as it is shown, and as the images of a folder are read
         pixels = np.asarray(ImageOps.exif_transpose(picture))
-    except Exception:
-        raise ValueError(damaged) from None
     _require_same(f"{pixels.shape[0]}x{pixels.shape[1]}", f"{rows}x{columns}")
     return pixels.reshape(shape)
 
@@ -117,3 +110,12 @@ def _decode_picture(body: bytes, kind: str, shape: tuple[int, int, int]) -> np.n
 def _require_same(given: str, accepted: str) -> None:
     if given != accepted:
         raise ValueError(f"image: {given} given, {accepted} accepted")
+
+
+@contextlib.contextmanager
+def _whole(line: str) -> Iterator[None]:
+    """Makes one error of those of many types that NumPy and Pillow have."""
+    try:
+        yield
+    except Exception:
+        raise ValueError(f"{line} accepted") from None
