@@ -142,10 +142,8 @@ def connect(address: str | None, n: int) -> None:
     machines = {node["NodeManagerAddress"] for node in ray.nodes()}
     if loopback and not _on_loopback(machines):
         ray.shutdown()
-        raise ValueError(
-            f"address: {address!r} given, whose cluster has machines at "
-            f"{sorted(machines)}; the address of one of them accepted"
-        )
+        accepted = f"one of its cluster's machines, {sorted(machines)}"
+        raise ValueError(f"address: {address!r} given, {accepted} accepted")
 
 
 def _start(ray: Any, n: int) -> None:
@@ -166,10 +164,7 @@ def _start(ray: Any, n: int) -> None:
 def _keep_to_loopback(variables: Mapping[str, str]) -> None:
     if "ray" in sys.modules and not variables.items() <= os.environ.items():
         needed = " and ".join(f"{name}={value}" for name, value in variables.items())
-        raise RuntimeError(
-            f"Ray was imported before; set {needed} before that, or import it after "
-            "coded_jax.service.serve"
-        )
+        raise RuntimeError(f"Ray was imported before; set {needed} before that")
     os.environ.update(variables)
 
 
@@ -260,18 +255,13 @@ def check_address(address: str) -> bool:
             anywhere = os.environ.get(LOOPBACK) != "0"
             require("address", address, anywhere, f"with {LOOPBACK}=0 a loopback one")
             token = os.environ.get("RAY_AUTH_MODE") == "token"
-            accepted = (
-                "beyond loopback only with RAY_AUTH_MODE=token, here and on every "
-            )
-            accepted += "machine of the cluster,"
+            accepted = "with RAY_AUTH_MODE=token everywhere one beyond loopback"
             require("address", address, token, accepted)
         # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
         socket.create_connection((host, int(port)), timeout=10).close()
         if not loopback and _is_healthy(address, {"RAY_AUTH_MODE": "disabled"}):
-            raise ValueError(
-                f"address: {address!r} given, whose cluster answers without a token; "
-                "start all of it with RAY_AUTH_MODE=token"
-            )
+            accepted = "a cluster that answers only with a token"
+            raise ValueError(f"address: {address!r} given, {accepted} accepted")
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = f"address: no cluster answers at {address!r} ({error})"
         raise RuntimeError(problem) from None

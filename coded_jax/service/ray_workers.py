@@ -184,10 +184,7 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
         with shared.connected():
             prepare(shared.restarts)  # what cannot be sent is an error at once
             if others and not cluster.has_room(n):
-                raise RuntimeError(
-                    f"workers of another model hold the cluster's accelerators, which "
-                    f"has none left for {n} more"
-                )
+                raise RuntimeError(f"no accelerators are left for {n} more workers")
     except BaseException:
         for worker in workers:
             worker.close()

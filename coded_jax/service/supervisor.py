@@ -232,8 +232,6 @@ def of_process(address: str | None, n: int, reconnect_for: float) -> Supervisor:
     if supervisor.address != address:
         if address is not None:
             cluster.check_address(address)
-        raise RuntimeError(
-            f"address: {address!r} given, while this process is in the cluster of "
-            f"{supervisor.address!r}"
-        )
+        joined = f"{supervisor.address!r}, whose cluster this process is in,"
+        raise RuntimeError(f"address: {address!r} given, {joined} accepted")
     return supervisor

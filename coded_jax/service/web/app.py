@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import prometheus_client
 import swagger_ui_bundle
+from prometheus_client import CONTENT_TYPE_LATEST as TEXT
+from prometheus_client import generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -69,14 +70,14 @@ def create_app(
       token: that requests are to bear; None if none.
       demo: lets workers fail, for the page; None if nobody may.
     """
-    static = page.FILES / "static"
+    static, counts = page.FILES / "static", metrics.registry(service.summary)
     swagger, sources = swagger_ui_bundle.swagger_ui_path, {page.POLICY: SOURCES}
     routes: list[BaseRoute] = [
         Route("/predict", predict, methods=["POST"]),
-        Route("/summary", summary),
-        Route("/metrics", prometheus),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
+        Route("/summary", lambda _: JSONResponse(service.summary())),
+        Route("/metrics", lambda _: Answer(generate_latest(counts), media_type=TEXT)),
+        Route("/healthz", lambda _: _state(service.failure())),
+        Route("/readyz", lambda _: _state(service.obstacle())),
         Route("/reload", reload_model, methods=["POST"]),
         Route("/openapi.json", openapi),
         page.file_route("/docs", static / "docs.html", sources),
@@ -108,9 +109,7 @@ async def predict(request: Request) -> Answer:
 
     def submit() -> concurrent.futures.Future[Response]:
         with images.refusals():
-            model = service.model
-            dtype = model.pipeline.image_dtype
-            batch = images.decode(body, model.image_shape, dtype)
+            batch = images.decode(body, service.model)
             service.require_ready()
             # A full queue is an error at once: no thread waits for it.
             return service.submit(batch, seconds, block=False)
@@ -156,28 +155,6 @@ def as_json(response: Response) -> dict[str, Any]:
             values[~finite] = None
         content[name] = values.tolist()
     return content
-
-
-def summary(request: Request) -> Answer:
-    """Answers `GET /summary`: counts and times of the service as JSON."""
-    return JSONResponse(request.app.state.service.summary())
-
-
-def prometheus(request: Request) -> Answer:
-    """Answers `GET /metrics`: the same as Prometheus reads it."""
-    registry = metrics.registry(request.app.state.service.summary)
-    text = prometheus_client.generate_latest(registry)
-    return Answer(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
-
-
-def healthz(request: Request) -> Answer:
-    """Answers `GET /healthz`: 503 where no request will be answered ever again."""
-    return _state(request.app.state.service.failure())
-
-
-def readyz(request: Request) -> Answer:
-    """Answers `GET /readyz`: 503 where nothing can be answered at the moment."""
-    return _state(request.app.state.service.obstacle())
 
 
 def _state(problem: str | None) -> Answer:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from coded_jax.checks import require
+from coded_jax.runs.coded_model import CodedModel
 
 NPY = b"\x93NUMPY"
 MAGIC = {NPY: ".npy", b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
@@ -53,14 +54,13 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
+def decode(body: bytes, model: CodedModel) -> np.ndarray:
     """Decodes the images of a request. Nothing is unpickled.
 
     Args:
       body: an `.npy` file of `[B, H, W, C]` or of one image `[H, W, C]`, in any dtype;
         or a PNG or JPEG file of one image of just this size, for uint8.
-      shape: `(H, W, C)` that the network takes.
-      dtype: that it takes.
+      model: that takes them.
 
     Returns:
       `[B, H, W, C]`. What an `.npy` file has is not checked further.
@@ -71,6 +71,7 @@ def decode(body: bytes, shape: tuple[int, int, int], dtype: str) -> np.ndarray:
     """
     require("body", "no bytes", bool(body), "an .npy, PNG or JPEG file")
     kind = next((k for magic, k in MAGIC.items() if body.startswith(magic)), None)
+    shape, dtype = model.image_shape, model.pipeline.image_dtype
     pictures = dtype == "uint8"
     if kind is None or (kind != ".npy" and not pictures):
         given = kind or "another format"

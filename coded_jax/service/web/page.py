@@ -115,7 +115,7 @@ async def pieces(request: Request) -> Response:
     def encode() -> Response:
         pipeline = model.pipeline._replace(mesh=None)  # as the service has compiled it
         with images.refusals():
-            image = images.decode(body, model.image_shape, pipeline.image_dtype)
+            image = images.decode(body, model)
             require("images", f"a batch of {len(image)}", len(image) == 1, "1")
             # Where several are coded together, this one stands for all of them.
             batch = np.repeat(image, pipeline.images_per_input, axis=0)
@@ -150,11 +150,9 @@ def samples(request: Request) -> Response:
 
 
 @functools.lru_cache(maxsize=1)  # every look at the page asks for the same ones
-def _samples(
-    dataset: str | None, image_size: int | None, shape: tuple[int, int, int]
-) -> list[dict[str, Any]]:
-    source = data.DATASETS.get(dataset or "")
-    if dataset is None or source is None or (image_size and not source.sized):
+def _samples(dataset: Any, image_size: Any, shape: tuple) -> list[dict[str, Any]]:
+    source = data.DATASETS.get(dataset)
+    if source is None or (image_size and not source.sized):
         return []
     try:
         test = data.load(dataset, image_size=image_size).test
@@ -205,19 +203,18 @@ class Demo:
           worker: its number, from 0.
 
         Raises:
-          ValueError: there is no such action or worker.
+          HTTPException: 404, there is no such action or worker.
         """
-        require("action", action, action in ACTIONS, f"one of {ACTIONS}")
         with self._lock:
             self._look()
-            last = len(self._workers) - 1
-            require("worker", worker, 0 <= worker <= last, f"0..{last}")
+            if action not in ACTIONS or worker >= len(self._workers):
+                raise HTTPException(404)
             if action == "kill":
                 self._workers[worker].kill(self._restart)
-                return
+            else:
+                self._states[worker] = "" if action == "heal" else action
             if action == "heal":
                 self._workers[worker].heal()
-            self._states[worker] = "" if action == "heal" else action
 
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns the fault that worker `worker` of n meets with a call; none in a
@@ -247,10 +244,7 @@ def faults(request: Request) -> Response:
 
 def act(request: Request) -> Response:
     """Lets a worker fail, or heals it, see `Demo.act`."""
-    try:
-        request.app.state.demo.act(**request.path_params)
-    except ValueError as error:
-        raise HTTPException(404, str(error)) from None
+    request.app.state.demo.act(**request.path_params)
     return faults(request)
 
 

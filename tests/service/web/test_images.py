@@ -1,13 +1,22 @@
 """Images of requests: exact pixels, or one line about what is wrong."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from coded_jax.service.web.images import UnsupportedFormat, decode
+from coded_jax.service.web import images
+from coded_jax.service.web.images import UnsupportedFormat
 from tests.service.web.fakes import IMAGE, npy, picture
+
+
+def decode(body, shape, dtype):
+    pipeline = SimpleNamespace(image_dtype=dtype)
+    model = SimpleNamespace(image_shape=shape, pipeline=pipeline)
+    return images.decode(body, model)
+
 
 GREY, COLOUR = (28, 28, 1), (4, 6, 3)
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -15,9 +24,9 @@ RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_npy_in_any_order(order):
-    for images in (IMAGE, np.stack([IMAGE] * 3)):
-        decoded = decode(npy(np.asarray(images, order=order)), GREY, "uint8")
-        np.testing.assert_array_equal(decoded, images.reshape(-1, *GREY))
+    for own in (IMAGE, np.stack([IMAGE] * 3)):
+        decoded = decode(npy(np.asarray(own, order=order)), GREY, "uint8")
+        np.testing.assert_array_equal(decoded, own.reshape(-1, *GREY))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
