@@ -27,13 +27,12 @@ from tables import (
     runs,
     searches,
     service,
-    stages,
     stored,
 )
 from tables.finished_runs import read_published
 from tables.sections import Section
 
-FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service, stages)
+FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service)
 SETTINGS = {
     "settings_base": BaseConfig,
     "settings_code": CodeConfig,

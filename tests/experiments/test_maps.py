@@ -1,9 +1,7 @@
-"""Tables of maps, of points that were measured on real workers, and of stages."""
+"""Tables of maps, of points that were measured on real workers."""
 
 import pytest
-from tables import maps, stages, stored
-
-from coded_jax.inference.costs import Cost, Round
+from tables import maps, stored
 
 SIZES = {"code": "x", "k": 2, "r": 1, "pieces": "2x1"}
 STRATEGIES = [
@@ -78,20 +76,3 @@ def test_a_measured_point_has_a_winner_and_an_error(measured, winner, error, agr
     right = 2 if agrees == "yes" else 0  # leads of 5 %, as of far, do not count
     assert f"simulated one in {right} of 2 cases" in maps.conclusion(found)
     assert f"in {2 + right} of 4." in maps.conclusion(found)
-
-
-@pytest.mark.parametrize(
-    "met, client, count, text",
-    [
-        (True, 3.0, 9, "met"),
-        (False, 5.0, 9, "**missed** (device, client): 9 x a"),
-        (False, 3.0, 9, "**missed** (device): receptive fields of the last blocks"),
-        (True, 5.0, 1, "**missed** (client): receptive fields of the last blocks"),
-    ],
-)
-def test_the_goal_of_stages(met, client, count, text):
-    """A client may compute 4 of 10 operations; two obstacles may be of the head."""
-    cost = Cost((Round(2.0),), client, Round(10.0), 3)
-    content = {"met": {"most_device": met}, "limits": {"most_device": 0.4}}
-    content |= {"obstacles": [["a", count], ["b", 1]], "cost": cost.to_json()}
-    assert stages.goal_text(content) == text

@@ -1,1 +1,0 @@
-"""Whole networks whose stages are planned, beside those of `keras.applications`."""
