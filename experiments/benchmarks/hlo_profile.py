@@ -12,7 +12,7 @@ import jax
 from rich.console import Group
 
 from benchmarks import jax_jobs
-from benchmarks.sections import TIMES
+from benchmarks.measuring import SECTIONS
 from benchmarks.subjects import CONFIGS, EXAMPLES, make_subject
 from coded_jax.checks import require
 from coded_jax.report.table import Columns, make, to_terminal
@@ -47,10 +47,10 @@ def profile(text: str) -> Group:
       ValueError: there is no such job, or this version of JAX cannot read profiles.
     """
     section, subject, batch = [*text.split(":"), "", ""][:3]
-    fits = section in TIMES and subject in CONFIGS and text.count(":") == 2
+    fits = section in SECTIONS and subject in CONFIGS and text.count(":") == 2
     fits = fits and batch.isdecimal() and 1 <= int(batch) <= EXAMPLES
     accepted = (
-        f"section:subject:batch, of {list(TIMES)}, {list(CONFIGS)} and 1..{EXAMPLES}"
+        f"section:subject:batch, of {list(SECTIONS)}, {list(CONFIGS)} and 1..{EXAMPLES}"
     )
     require("profile", text, fits, accepted)
     data = getattr(jax.profiler, "ProfileData", None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.profiling import Prepared, compiled
-from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
-from benchmarks.subjects import Subject
+from benchmarks.subjects import Prepared, Subject
+from benchmarks.tables import BASE, CODE, NOTHING_LOST, ONE_LOST
 from coded_jax.codes import erasures
 from coded_jax.devices import startup
 from coded_jax.inference import pipeline
@@ -62,6 +64,19 @@ def inference(s: Subject, batch: int) -> dict[str, Prepared]:
     }
 
 
+def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
+    """Compiles a jitted function, and returns it with the seconds that this took.
+
+    Args:
+      f: made by `jax.jit`.
+      args: of one call.
+      static: its static arguments, by name. They are not given again in calls.
+    """
+    start = time.perf_counter()
+    program = f.lower(*args, **static).compile()
+    return program, time.perf_counter() - start
+
+
 def _optimizer(s: Subject, phase: str) -> optax.GradientTransformation:
     return phases.regime_of(s.config, phase).optimizer(len(s.dataset.train.labels))
 
@@ -79,12 +94,10 @@ def _steps(
         return state, jax.random.permutation(jax.random.key(2), examples)
 
     state, order = begin(params)
-    rest = (frozen, arrays, order, jax.random.key(3))
-    count = steps.steps_per_call()
+    key, count = jax.random.key(3), steps.steps_per_call()
     program, seconds = compiled(
         steps.train_step if count == 1 else steps.train_steps,
-        state,
-        *rest,
+        *(state, frozen, arrays, order, key),
         loss=task.loss,
         optimizer=task.optimizer,
         batch_size=batch,
@@ -95,7 +108,7 @@ def _steps(
     def job(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            state, *_ = program(state, *rest)
+            state, *_ = program(state, frozen, arrays, order, key)
         jax.block_until_ready(state)
 
     return Prepared(job, seconds, count, program)

@@ -1,7 +1,8 @@
-"""The subjects of the benchmark: base models with codes, and random images for them."""
+"""The subjects of the benchmark: base models with codes, random images, and jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,26 @@ CONFIGS = {
 }
 """The codes, by the names of their subjects; stages are those of `flags/`, and deep
 networks have the code that they get by default."""
+
+
+Job = Callable[[int], object]
+"""Makes a number of calls, and returns when the last has ended."""
+
+
+class Prepared(NamedTuple):
+    """A job that has been compiled.
+
+    Attributes:
+      job: does `steps` steps in every call.
+      compile_seconds: what compiling it took; 0 where there is nothing to compile.
+      steps: see `job`.
+      program: the compiled function, where there is one.
+    """
+
+    job: Job
+    compile_seconds: float = 0.0
+    steps: int = 1
+    program: Any = None
 
 
 class Subject(NamedTuple):
@@ -88,33 +109,3 @@ def make_subject(
         frozen=frozen,
         params=params,
     )
-
-
-def sizes(s: Subject) -> dict[str, Any]:
-    """Returns the sizes that another framework needs; see `torch_baseline.Job`."""
-    config = s.config
-    plans = [(stage.blocks, stage.plan) for stage in s.pipeline.stages]
-    stages = [
-        {
-            "blocks": blocks,
-            "starts": (plan.rows.starts, plan.columns.starts),
-            "cuts": (plan.rows.cuts, plan.columns.cuts),
-            "piece": plan.piece_shape,
-            "share": plan.share_shape,
-            "features": (plan.rows.out, plan.columns.out),
-        }
-        for blocks, plan in plans
-    ]
-    return {
-        "network": config.base_model,
-        "width": config.base_width,
-        "image": s.dataset.image_shape,
-        "classes": s.dataset.classes,
-        "mean": s.dataset.mean,
-        "std": s.dataset.std,
-        "r": config.r,
-        "stages": stages,
-        "encoder": config.encoder,
-        "decoder": config.decoder,
-        "widths": (config.encoder_width, config.decoder_width),
-    }

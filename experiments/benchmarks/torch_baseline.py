@@ -1,9 +1,10 @@
 """The same jobs in PyTorch, as one writes them who knows it; `benchmark.py` times them.
 
-It shares no code with the project and needs no JAX: the base models, their training,
-and the coded inference around them, in which each coded stage is split into pieces, an
-encoder makes parity pieces, the blocks run on all n pieces in one batch, lost results
-are estimated, a decoder corrects the estimates, and the features are merged.
+It shares no code with the project, of which it reads sizes alone: the base models,
+their training, and the coded inference around them, in which each coded stage is split
+into pieces, an encoder makes parity pieces, the blocks run on all n pieces in one
+batch, lost results are estimated, a decoder corrects the estimates, and the features
+are merged.
 
 Images are resident as bytes. Modules and features are `channels_last`; what is split,
 encoded and decoded is written `[B, m, h, w, C]`, which is the same memory, so that
@@ -13,18 +14,19 @@ images kept, as the project does it; only what changes is computed.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import math
-import resource
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from benchmarks.subjects import Subject
+    from coded_jax.runs.config import Config
+    from coded_jax.types import SplitPlan
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -32,80 +34,6 @@ RESNET18 = (64, 128, 256, 512)
 MOBILENET = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 CHUNK = 500  # images whose features are computed at once
 RATE, DECAY, STEPS = 1e-3, 1e-5, 1000  # of Adam: its rate falls along a cosine
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """Sizes of one coded stage, as `coded_jax` has planned them.
-
-    Attributes:
-      blocks: the first and the last, counted from 1.
-      starts: first rows, and first columns, of the pieces.
-      cuts: first row and column of each share in the output of its piece.
-      piece: `(h, w, C)`.
-      share: `(M, M', D)`.
-      features: `(M*, M'*)`.
-    """
-
-    blocks: tuple[int, int]
-    starts: tuple[Sequence[int], Sequence[int]]
-    cuts: tuple[Sequence[int], Sequence[int]]
-    piece: tuple[int, int, int]
-    share: tuple[int, int, int]
-    features: tuple[int, int]
-
-    @property
-    def places(self) -> list[tuple[int, int]]:
-        """First row and column of each share in the whole features."""
-        axes = [
-            [min(i * share, out - share) for i in range(len(starts))]
-            for starts, share, out in zip(
-                self.starts, self.share[:2], self.features, strict=True
-            )
-        ]
-        return list(itertools.product(*axes))
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A base model and a code.
-
-    Attributes:
-      network, width: the base model, and times the published maps.
-      image: `(H, W, C)`.
-      mean, std: per image channel.
-      r: parity pieces.
-      stages: the coded ones.
-      encoder: `"mlp"`, `"conv"`, or `"linear"` for sums alone.
-      decoder: `"mlp"`, `"conv"` (joint channels) or `"low_rank"`.
-      widths: of the hidden layers of encoder and decoder; None for their own.
-    """
-
-    network: str
-    width: float
-    image: tuple[int, int, int]
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    r: int
-    stages: tuple[Stage, ...]
-    encoder: str
-    decoder: str
-    widths: tuple[int | None, int | None]
-
-    @property
-    def k(self) -> int:
-        return math.prod(map(len, self.stages[0].starts))
-
-    @property
-    def n(self) -> int:
-        return self.k + self.r
-
-
-def make_job(sizes: dict) -> Job:
-    """Returns the job that JSON describes."""
-    stages = tuple(Stage(**stage) for stage in sizes["stages"])
-    return Job(**{**sizes, "stages": stages})
 
 
 def device() -> torch.device:
@@ -205,60 +133,60 @@ class FlatHead(nn.Module):
         return self.layers(x.permute(0, 2, 3, 1).flatten(1))
 
 
-def scaled(maps: int, width: float) -> int:
-    """Returns `width` times as many maps."""
-    return max(1, round(maps * width))
+def scaled(maps: int, s: Subject) -> int:
+    """Returns the maps of a layer that has so many in the published network."""
+    return max(1, round(maps * s.config.base_width))
 
 
-def lenet5(job: Job) -> tuple[list[nn.Module], nn.Module]:
+def lenet5(s: Subject) -> tuple[list[nn.Module], nn.Module]:
     """Returns four blocks, and the head."""
-    maps = job.image[2]
+    height, width, maps = s.dataset.image_shape
     blocks: list[nn.Module] = []
-    for out in (scaled(6, job.width), scaled(16, job.width)):
+    for out in (scaled(6, s), scaled(16, s)):
         blocks.append(nn.Conv2d(maps, out, 5))
         blocks.append(nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2)))
         maps = out
-    side = [((size - 4) // 2 - 4) // 2 for size in job.image[:2]]
-    return blocks, FlatHead(math.prod(side) * maps, job.classes)
+    side = [((size - 4) // 2 - 4) // 2 for size in (height, width)]
+    return blocks, FlatHead(math.prod(side) * maps, s.dataset.classes)
 
 
-def vgg16(job: Job) -> tuple[list[nn.Module], nn.Module]:
+def vgg16(s: Subject) -> tuple[list[nn.Module], nn.Module]:
     """Returns thirteen blocks, and the head."""
-    maps, blocks = job.image[2], []
+    maps, blocks = s.dataset.image_shape[2], []
     for group in VGG16:
         for i, published in enumerate(group):
-            out = scaled(published, job.width)
+            out = scaled(published, s)
             layers: list[nn.Module] = [ConvNorm(maps, out)]
             if i == len(group) - 1:
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
             blocks.append(nn.Sequential(*layers))
             maps = out
-    return blocks, PoolHead(maps, job.classes)
+    return blocks, PoolHead(maps, s.dataset.classes)
 
 
-def resnet18(job: Job) -> tuple[list[nn.Module], nn.Module]:
+def resnet18(s: Subject) -> tuple[list[nn.Module], nn.Module]:
     """Returns nine blocks, and the head."""
-    maps = scaled(RESNET18[0], job.width)
-    blocks: list[nn.Module] = [ConvNorm(job.image[2], maps)]
+    maps = scaled(RESNET18[0], s)
+    blocks: list[nn.Module] = [ConvNorm(s.dataset.image_shape[2], maps)]
     for group, published in enumerate(RESNET18):
-        out = scaled(published, job.width)
+        out = scaled(published, s)
         for i in range(2):
             blocks.append(Residual(maps, out, 2 if group and not i else 1))
             maps = out
-    return blocks, PoolHead(maps, job.classes)
+    return blocks, PoolHead(maps, s.dataset.classes)
 
 
-def mobilenet(job: Job) -> tuple[list[nn.Module], nn.Module]:
+def mobilenet(s: Subject) -> tuple[list[nn.Module], nn.Module]:
     """Returns fourteen blocks, and the head."""
-    maps = scaled(32, job.width)
-    blocks: list[nn.Module] = [ConvNorm(job.image[2], maps)]
+    maps = scaled(32, s)
+    blocks: list[nn.Module] = [ConvNorm(s.dataset.image_shape[2], maps)]
     for expansion, published, repeats, stride in MOBILENET:
-        out = scaled(published, job.width)
+        out = scaled(published, s)
         for i in range(repeats):
             one = 1 if i else stride
             blocks.append(InvertedResidual(maps, out, expansion, one))
             maps = out
-    return blocks, PoolHead(maps, job.classes)
+    return blocks, PoolHead(maps, s.dataset.classes)
 
 
 NETWORKS = {f.__name__: f for f in (lenet5, vgg16, resnet18, mobilenet)}
@@ -267,12 +195,12 @@ NETWORKS = {f.__name__: f for f in (lenet5, vgg16, resnet18, mobilenet)}
 class TorchNetwork(nn.Module):
     """A base model: uint8 `[B, H, W, C]` to logits."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, s: Subject) -> None:
         super().__init__()
-        blocks, self.head = NETWORKS[job.network](job)
+        blocks, self.head = NETWORKS[s.config.base_model](s)
         self.blocks = nn.Sequential(*blocks)
-        self.register_buffer("mean", 255 * torch.tensor(job.mean))
-        self.register_buffer("scale", 1 / (255 * torch.tensor(job.std)))
+        self.register_buffer("mean", 255 * torch.tensor(s.dataset.mean))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(s.dataset.std)))
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalises uint8 `[B, H, W, C]` to float32 `[B, C, H, W]`, channels last."""
@@ -306,28 +234,27 @@ def stack(maps: int, width: int, out: int) -> nn.Sequential:
 class Code(nn.Module):
     """The code of one stage; it leaves alone what arrived."""
 
-    def __init__(self, job: Job, stage: Stage) -> None:
+    def __init__(self, config: Config, plan: SplitPlan) -> None:
         super().__init__()
-        self.k, self.r = job.k, job.r
-        (h, w, _), (m, m2, depth) = stage.piece, stage.share
-        pixels, size = h * w, m * m2 * depth
-        encoder_width, decoder_width = job.widths
-        self.convolves = job.decoder == "conv"
-        self.sums = nn.Parameter(torch.full((job.k, job.r), job.k**-0.5))
+        self.k, self.r = k, r = config.k, config.r
+        (h, w, _), (m, m2, depth) = plan.piece_shape, plan.share_shape
+        pixels, size, n = h * w, m * m2 * depth, k + r
+        self.convolves = config.decoder == "conv"
+        self.sums = nn.Parameter(torch.full((k, r), k**-0.5))
         self.encoder = None
-        if job.encoder == "mlp":
-            hidden = encoder_width or job.k * pixels
-            self.encoder = dense(job.k * pixels, hidden, job.r * pixels)
-        elif job.encoder == "conv":
-            self.encoder = stack(job.k, encoder_width or 20 * job.k, job.r)
+        if config.encoder == "mlp":
+            hidden = config.encoder_width or k * pixels
+            self.encoder = dense(k * pixels, hidden, r * pixels)
+        elif config.encoder == "conv":
+            self.encoder = stack(k, config.encoder_width or 20 * k, r)
         if self.convolves:
-            width = decoder_width or 20 * job.n * depth
-            self.decoder = stack(job.n * depth, width, job.k * depth)
+            width = config.decoder_width or 20 * n * depth
+            self.decoder = stack(n * depth, width, k * depth)
         else:
             rank = math.ceil(math.sqrt(3 * depth))
-            own = rank if job.decoder == "low_rank" else job.k * size
-            hidden = decoder_width or own
-            self.decoder = dense(job.n * size, hidden, hidden, job.k * size)
+            own = rank if config.decoder == "low_rank" else k * size
+            hidden = config.decoder_width or own
+            self.decoder = dense(n * size, hidden, hidden, k * size)
 
     def encode(self, pieces: Tensor) -> Tensor:
         """Makes parity pieces `[B, r, h, w, C]` of pieces `[B, k, h, w, C]`."""
@@ -374,13 +301,14 @@ class Code(nn.Module):
 class Coded(nn.Module):
     """A frozen base model with a code around some of its blocks."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, s: Subject) -> None:
         super().__init__()
-        self.job = job
-        self.network = TorchNetwork(job).requires_grad_(False)
-        self.codes = nn.ModuleList(Code(job, stage) for stage in job.stages)
-        first = [stage.blocks[0] - 1 for stage in job.stages]
-        last = [0, *(stage.blocks[1] for stage in job.stages)]
+        self.k, self.r = s.config.k, s.config.r
+        self.plans = [stage.plan for stage in s.pipeline.stages]
+        self.network = TorchNetwork(s).requires_grad_(False)
+        self.codes = nn.ModuleList(Code(s.config, plan) for plan in self.plans)
+        first = [stage.blocks[0] - 1 for stage in s.pipeline.stages]
+        last = [0, *(stage.blocks[1] for stage in s.pipeline.stages)]
         blocks = self.network.blocks
         self.before = [blocks[a:b] for a, b in zip(last, first, strict=False)]
         self.coded = [blocks[a:b] for a, b in zip(first, last[1:], strict=True)]
@@ -391,10 +319,10 @@ class Coded(nn.Module):
         self.network.eval()
         return self
 
-    def split(self, stage: Stage, x: Tensor) -> Tensor:
+    def split(self, plan: SplitPlan, x: Tensor) -> Tensor:
         """Splits `[B, C, H, W]` into pieces `[B, k, h, w, C]`."""
-        x, (h, w, _) = x.permute(0, 2, 3, 1), stage.piece
-        corners = itertools.product(*stage.starts)
+        x, (h, w, _) = x.permute(0, 2, 3, 1), plan.piece_shape
+        corners = itertools.product(plan.rows.starts, plan.columns.starts)
         return torch.stack([x[:, i : i + h, j : j + w] for i, j in corners], 1)
 
     def devices(self, s: int, queries: Tensor) -> Tensor:
@@ -402,18 +330,17 @@ class Coded(nn.Module):
         x = self.coded[s](queries.flatten(0, 1).permute(0, 3, 1, 2))
         return x.permute(0, 2, 3, 1).unflatten(0, queries.shape[:2])
 
-    def cut(self, stage: Stage, outputs: Tensor) -> list[Tensor]:
+    def cut(self, plan: SplitPlan, outputs: Tensor) -> list[Tensor]:
         """Cuts the shares out of the last outputs of all n; each `[B, M, M', D]`."""
-        cuts, (m, m2, _) = list(itertools.product(*stage.cuts)), stage.share
-        rows, columns = map(len, stage.cuts)
-        inner = cuts[rows // 2 * columns + columns // 2]
-        cuts = (cuts + [inner] * self.job.r)[-outputs.shape[1] :]
+        cuts = [*itertools.product(plan.rows.cuts, plan.columns.cuts)]
+        m, m2, _ = plan.share_shape
+        cuts = (cuts + [cuts[plan.interior]] * self.r)[-outputs.shape[1] :]
         return [outputs[:, i, a : a + m, b : b + m2] for i, (a, b) in enumerate(cuts)]
 
-    def merge(self, stage: Stage, shares: Sequence[Tensor]) -> Tensor:
+    def merge(self, plan: SplitPlan, shares: Sequence[Tensor]) -> Tensor:
         """Merges shares `[B, M, M', D]` into `[B, D, M*, M'*]`."""
-        (m, m2, _), (rows, columns) = stage.share, map(len, stage.starts)
-        surplus = (rows * m - stage.features[0], columns * m2 - stage.features[1])
+        rows, columns = plan.grid
+        surplus = [x.parts * x.share - x.out for x in (plan.rows, plan.columns)]
         strips = []
         for i in range(rows):
             strip = list(shares[i * columns : (i + 1) * columns])
@@ -439,54 +366,63 @@ class Coded(nn.Module):
         data results of the first stage are parts of the exact output.
         """
         x, errors = self.network.pixels(images), []
-        for s, (stage, target) in enumerate(zip(self.job.stages, targets, strict=True)):
-            pieces = self.split(stage, self.before[s](x))
+        for s, (plan, target) in enumerate(zip(self.plans, targets, strict=True)):
+            pieces = self.split(plan, self.before[s](x))
             parity = self.codes[s].encode(pieces)
             if s:
                 queries = torch.cat([pieces, parity], 1)
-                results = self.cut(stage, self.devices(s, queries))
+                results = self.cut(plan, self.devices(s, queries))
             else:
-                m, m2, _ = stage.share
-                results = [target[:, i : i + m, j : j + m2] for i, j in stage.places]
-                results += self.cut(stage, self.devices(s, parity))
+                m, m2, _ = plan.share_shape
+                results = [target[:, i : i + m, j : j + m2] for i, j in places(plan)]
+                results += self.cut(plan, self.devices(s, parity))
             shares = self.codes[s].decode(torch.stack(results, 1), available)
-            x = self.merge(stage, shares.unbind(1))
+            x = self.merge(plan, shares.unbind(1))
             error = F.mse_loss(x, target.permute(0, 3, 1, 2))
-            if len(self.job.stages) > 1:
+            if len(self.plans) > 1:
                 error = error / target.square().mean()
             errors.append(error)
         return torch.stack(errors).sum()
 
     def infer(self, images: Tensor, available: Tensor) -> Tensor:
         """Returns logits `[B, classes]`; like ours, decodes only what is missing."""
-        complete = bool(available[:, : self.job.k].all())
+        complete = bool(available[:, : self.k].all())
         return self.logits(images, available, complete)
 
     def logits(self, images: Tensor, available: Tensor, complete: bool) -> Tensor:
         """Returns logits; `complete` says that all data pieces' results arrived."""
         x = self.network.pixels(images)
-        for s, stage in enumerate(self.job.stages):
-            pieces = self.split(stage, self.before[s](x))
+        for s, plan in enumerate(self.plans):
+            pieces = self.split(plan, self.before[s](x))
             queries = torch.cat([pieces, self.codes[s].encode(pieces)], 1)
-            shares: Sequence[Tensor] = self.cut(stage, self.devices(s, queries))
+            shares: Sequence[Tensor] = self.cut(plan, self.devices(s, queries))
             if not complete:
                 decoded = self.codes[s].decode(torch.stack(shares, 1), available)
                 shares = decoded.unbind(1)
-            x = self.merge(stage, shares[: self.job.k])
+            x = self.merge(plan, shares[: self.k])
         return self.network.head(self.after(x))
 
 
-def patterns(job: Job, where: torch.device) -> tuple[Tensor, Tensor]:
+def places(plan: SplitPlan) -> Iterable[tuple[int, int]]:
+    """Returns first row and column of each share in the whole features."""
+    axes = [
+        [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
+        for axis in (plan.rows, plan.columns)
+    ]
+    return itertools.product(*axes)
+
+
+def patterns(k: int, r: int, where: torch.device) -> tuple[Tensor, Tensor]:
     """Returns the masks of all patterns that lose a data piece, and their weights.
 
     As the project draws them: the number of lost results uniform in `1..r`, then the
     pattern. Bool `[P, n]` and float `[P]`.
     """
     by_lost = [
-        [p for p in itertools.combinations(range(job.n), lost) if p[0] < job.k]
-        for lost in range(1, job.r + 1)
+        [p for p in itertools.combinations(range(k + r), lost) if p[0] < k]
+        for lost in range(1, r + 1)
     ]
-    masks = [[i not in p for i in range(job.n)] for counted in by_lost for p in counted]
+    masks = [[i not in p for i in range(k + r)] for counted in by_lost for p in counted]
     weights = [1 / len(counted) for counted in by_lost for _ in counted]
     return torch.tensor(masks, device=where), torch.tensor(weights, device=where)
 
@@ -529,10 +465,13 @@ def base_trainer(
 def code_trainer(model: Coded, images: Tensor, batch: int) -> Callable[[], None]:
     """Returns a function that trains the codes by one step."""
     model.train()
-    masks, weights = patterns(model.job, images.device)
+    masks, weights = patterns(model.k, model.r, images.device)
     kept = [
-        torch.empty(len(images), *stage.features, stage.share[2], device=images.device)
-        for stage in model.job.stages
+        torch.empty(
+            *(len(images), plan.rows.out, plan.columns.out, plan.feature_channels),
+            device=images.device,
+        )
+        for plan in model.plans
     ]
     with torch.no_grad():
         for start in range(0, len(images), CHUNK):
@@ -547,43 +486,7 @@ def code_trainer(model: Coded, images: Tensor, batch: int) -> Callable[[], None]
     return trainer([*model.codes.parameters()], images, batch, loss)
 
 
-def make_model(job: Job) -> Coded:
+def make_model(s: Subject) -> Coded:
     """Returns a model with random parameters, on its device, channels last."""
-    model = Coded(job).to(device(), memory_format=torch.channels_last)
+    model = Coded(s).to(device(), memory_format=torch.channels_last)
     return model.train()
-
-
-def peak_bytes() -> int:
-    """Returns the peak memory of the GPU, or else of this process, so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    try:
-        with open("/proc/self/status") as file:
-            (line,) = [line for line in file if line.startswith("VmHWM")]
-        return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def main(argv: list[str]) -> None:
-    """Trains a few steps and prints the memory that they took, as JSON."""
-    request = json.loads(argv[1])
-    job, batch = make_job(request["sizes"]), request["batch"]
-    model, random = make_model(job), np.random.default_rng(0)
-    shape = (request["examples"], *job.image)
-    pixels = random.integers(256, size=shape, dtype=np.uint8)
-    images = torch.from_numpy(pixels).to(device())
-    labels = torch.zeros(len(images), dtype=torch.int64, device=device())
-    before = peak_bytes()
-    if request["job"] == "base":
-        train = base_trainer(model, images, labels, batch)
-    else:
-        train = code_trainer(model, images, batch)
-    for _ in range(request["calls"]):
-        train()
-    synchronise()
-    print(json.dumps({"before_bytes": before, "peak_bytes": peak_bytes()}))
-
-
-if __name__ == "__main__":
-    main(sys.argv)

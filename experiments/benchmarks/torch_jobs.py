@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,28 +14,23 @@ import torch
 from flax import traverse_util
 from torch import Tensor, nn
 
-from benchmarks import subjects
-from benchmarks.profiling import Prepared
-from benchmarks.rows import BASE, CODE, NOTHING_LOST, ONE_LOST
-from benchmarks.subjects import Subject
+from benchmarks.subjects import Prepared, Subject
+from benchmarks.tables import BASE, CODE, NOTHING_LOST, ONE_LOST
 from benchmarks.torch_baseline import (
     Coded,
     base_trainer,
     code_trainer,
     device,
-    make_job,
     make_model,
     synchronise,
 )
 from coded_jax.checks import first_line
 from coded_jax.types import PyTree
 
-COMPILE_SECONDS = 300  # then torch.compile counts as not working
-
 
 def model_of(s: Subject) -> Coded:
     """Returns a model on its device that computes what the subject does."""
-    model = make_model(make_job(subjects.sizes(s)))
+    model = make_model(s)
     frozen, params = jax.tree.map(np.asarray, (s.frozen, s.params))
     if "f_conv" in frozen:
         blocks = [frozen["f_conv"]]
@@ -154,7 +147,7 @@ def _prepared(step: Callable[[], Any], compile: bool) -> Prepared:
     """Returns a job that calls `step` and waits for the last call, compiled or eager.
 
     Raises:
-      RuntimeError: the first call fails, or takes too long.
+      RuntimeError: the first call fails.
     """
 
     def job(calls: int) -> None:
@@ -166,22 +159,8 @@ def _prepared(step: Callable[[], Any], compile: bool) -> Prepared:
         return Prepared(job)
     start = time.perf_counter()
     try:
-        with _time_limit(COMPILE_SECONDS), warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"):
             job(1)
     except Exception as error:  # of many types, and none of them is ours to mend
         raise RuntimeError(f"torch.compile: {first_line(error)}") from error
     return Prepared(job, time.perf_counter() - start)
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)

@@ -2,17 +2,16 @@
 
 import dataclasses
 import functools
-import itertools
 import json
 
 import benchmark
 import jax
 import numpy as np
 import pytest
-from benchmarks import machine, profiling, rows, sections, subjects
-from benchmarks import tables as benchmark_tables
-from benchmarks.rows import BASE, CODE, COMPILE, EAGER, ONE_LOST, OURS
-from benchmarks.sections import Bench, Settings
+from benchmarks import machine, measuring, subjects, tables
+from benchmarks.measuring import Settings
+from benchmarks.subjects import Prepared
+from benchmarks.tables import CODE, COMPILE, EAGER, ONE_LOST, OURS
 
 from coded_jax.codes import erasures
 from coded_jax.inference import pipeline
@@ -94,20 +93,25 @@ def test_pytorch_infers_and_trains_the_same(name):
 
 def test_jobs_take_turns_and_slow_ones_have_fewer_rounds(monkeypatch):
     now, order = [0.0], []
-    monkeypatch.setattr(profiling.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: now[0])
 
     def job(name, seconds, calls):
         order.append(name * calls)
         now[0] += calls * seconds
 
-    jobs = {"a": functools.partial(job, "a", 1), "b": functools.partial(job, "b", 0.25)}
-    timings = profiling.time_jobs(jobs, seconds=4, rounds=4)
+    prepared = lambda name, seconds, steps=1: Prepared(
+        functools.partial(job, name, seconds), 3.0, steps
+    )
+    jobs = {"a": prepared("a", 1), "b": prepared("b", 0.25, 5)}
+    rows = measuring.time_jobs(jobs, seconds=4, rounds=4)
     # One call, and one to wake the threads before several.
     assert order[-12:] == ["b", "bbbb", "a", "a", "b", "bbbb"] * 2
-    assert timings["a"] == profiling.Timing(1.0, (1.0, 1.0), 1.0, 4, 1)
-    assert timings["b"] == profiling.Timing(0.25, (0.25, 0.25), 0.25, 4, 4)
-    slow = {"slow": functools.partial(job, "s", 10.0)}
-    assert profiling.time_jobs(slow, seconds=1, rounds=7)["slow"].rounds == 3
+    row = {"ms": 1e3, "quartiles_ms": [1e3, 1e3], "fastest_ms": 1e3}
+    assert rows["a"] == {**row, "rounds": 4, "calls": 1, "compile_s": 3.0}
+    row = {"ms": 50.0, "quartiles_ms": [50.0, 50.0], "fastest_ms": 50.0}  # of a step
+    assert rows["b"] == {**row, "rounds": 4, "calls": 20, "compile_s": 3.0}
+    slow = {"slow": prepared("s", 10.0)}
+    assert measuring.time_jobs(slow, seconds=1, rounds=7)["slow"]["rounds"] == 3
 
 
 def row(framework, ms, subject="lenet5_conv", job=CODE, batch=64, **fields):
@@ -117,95 +121,92 @@ def row(framework, ms, subject="lenet5_conv", job=CODE, batch=64, **fields):
 
 TIMES = [row(OURS, 10.0), row(EAGER, 12.0), row(COMPILE, 5.0)]
 TIMES += [row(OURS, 10.0, batch=128), row(EAGER, 20.0, batch=128)]
-MEMORY = [row(OURS, None, peak_bytes=10e6), row(EAGER, None, peak_bytes=9e6)]
 
 
 def test_targets_are_ratios_to_eager():
-    slow, fast, memory = rows.targets({"times": TIMES, "memory": MEMORY})
+    slow, fast = tables.targets(TIMES)
     assert (slow["ratio"], slow["target"], slow["met"]) == (1.2, 1.3, False)
     assert (fast["ratio"], fast["met"]) == (2.0, True)
-    assert (memory["kind"], memory["ratio"], memory["met"]) == ("memory", 0.9, False)
-    report = {"times": TIMES, "memory": MEMORY, "busy": False}
-    report["targets"] = [slow, fast, memory]
-    names = ["lenet5_conv", "-", "1.20 to 2.00 (0.50)", "-", "-", "1 of 3"]
-    assert benchmark_tables.summary_table(report).rows == [names]
-    assert len(benchmark_tables.notes(report)) == 1 + 2
-    measured = sections.measurements(Settings())
+    report = {"times": TIMES, "targets": [slow, fast]}
+    names = ["lenet5_conv", "-", "1.20 to 2.00 (0.50)", "-", "-", "1 of 2"]
+    assert tables.summary_table(report).rows == [names]
+    assert len(tables.notes(report)) == 1 + 1
+    measured = measuring.measurements(Settings())
     assert {m.label for m in measured} == {*subjects.CONFIGS, "lenet5"}
     assert len(measured) == len({*map(str, measured)})  # a base model once
 
 
-def meter(*used):
-    """Others that use so many cores, a number for each look, and again."""
-    return itertools.cycle(used).__next__
+def use_others(monkeypatch, cores):
+    """Has other processes use so many cores all the time."""
+    clock = measuring.time.perf_counter
+    monkeypatch.setattr(machine, "others_seconds", lambda: cores * clock())
 
 
-def test_a_busy_machine_is_waited_for_and_then_refused():
-    clock = iter(range(0, 1000, 25)).__next__
-    machine.Watch(meter(1.0, 0.5, 0.01)).wait(clock)
-    with pytest.raises(machine.Busy, match="^machine: other processes use 1.50 of"):
-        machine.Watch(meter(1.5)).wait(clock)
-    allowed = machine.Watch(meter(1.5), allow=True)
-    allowed.wait(clock)
-    assert allowed.busy
-
-
-def test_what_others_disturbed_is_measured_again(monkeypatch):
-    measured = []
-    monkeypatch.setattr(sections, "times", lambda *args: measured.append(args) or [1])
-    bench = Bench(Settings(), None, machine.Watch(meter(0.0, 1.0, 0.0, 0.0)))
-    assert sections.undisturbed(bench, None, "m") == [1] and len(measured) == 2
-    bench = Bench(Settings(), None, machine.Watch(meter(0.0, 1.0)))
-    with pytest.raises(machine.Busy, match="during 5 trials of m"):
-        sections.undisturbed(bench, None, "m")
+def test_others_that_compute_stop_it_unless_they_may(monkeypatch):
+    jobs = lambda *args: {CODE: Prepared(lambda calls: None)}
+    monkeypatch.setattr(measuring.jax_jobs, "code", jobs)
+    m = measuring.Measurement("code", "lenet5_mlp", 8)
+    few = Settings(seconds=0.01, rounds=2)
+    use_others(monkeypatch, 0.05)
+    (row,) = measuring.times(few, None, None, m)
+    assert row["others"] == pytest.approx(0.05, rel=0.01)
+    use_others(monkeypatch, 1.5)
+    with pytest.raises(measuring.Busy, match="^machine: other processes used 1.50 "):
+        measuring.times(few, None, None, m)
+    allowed = dataclasses.replace(few, allow_busy=True)
+    (row,) = measuring.times(allowed, None, None, m)
+    assert row["others"] == pytest.approx(1.5, rel=0.01)
 
 
 def test_a_second_start_goes_on(tmp_path, monkeypatch):
-    bench = Bench(Settings(subjects=("lenet5_mlp",), sections=("base",)), None, None)
+    wanted = Settings(subjects=("lenet5_mlp",), sections=("base",))
     origin = {"commit": "abc", "command": "c"}
-    output = tmp_path / "new" / "x.json"
-    looks = iter([False, False, True, False])
-    monkeypatch.setattr(sections, "make_subject", lambda name: name)
+    path, looks = tmp_path / "x.partial", iter([0, 0, 1, *10 * [0]])
+    monkeypatch.setattr(measuring, "make_subject", lambda name: name)
+    measured = []
 
-    def once(bench, subject, m):
+    def once(wanted, torch, subject, m):
         if next(looks):
-            raise machine.Busy("machine: busy")
+            raise measuring.Busy("machine: busy")
+        measured.append(m.batch)
         return [row(OURS, 1.0, m.label, m.section, m.batch)]
 
-    monkeypatch.setattr(sections, "undisturbed", once)
-    with pytest.raises(machine.Busy):
-        sections.run(bench, sections.Store(output, origin))
-    kept = sections.Store(output, origin)
-    assert [*kept.rows] == ["base:lenet5:64", "base:lenet5:128"]
-    assert len(sections.run(bench, kept)["times"]) == 3
-    assert sections.Store(output, {**origin, "command": "d"}).rows == {}
-    assert sections.Store(output, origin).rows == {}  # what another has begun is gone
-    for commit in ("abc+dirty", None):
-        sections.Store(output, {**origin, "commit": commit}).add("a", [])
-        assert sections.Store(output, {**origin, "commit": commit}).rows == {}
+    monkeypatch.setattr(measuring, "times", once)
+    with pytest.raises(measuring.Busy):
+        measuring.run(wanted, None, path, origin)
+    assert len(measuring.run(wanted, None, path, origin)) == 3
+    assert measured == [64, 128, 256]
+    for other in ({"command": "d"}, {"commit": "abc+dirty"}):  # from the beginning
+        for _ in range(1 + ("commit" in other)):
+            measured.clear()
+            measuring.run(wanted, None, path, {**origin, **other})
+            assert measured == [64, 128, 256]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_small_run(tmp_path, capsys, busy):
+def test_a_small_run(tmp_path, capsys, monkeypatch, busy):
     pytest.importorskip("torch")
-    batches = {"train_batches": (8,), "inference_batches": (1,)}
-    few = Settings(subjects=("lenet5_cheap",), seconds=0.01, rounds=2, **batches)
-    watch = machine.Watch(meter(1.5 * busy), allow=busy)
-    benchmark.run_benchmark(
-        dataclasses.replace(few, torch_compile=False), tmp_path / "new", watch
+    use_others(monkeypatch, 1.5 * busy)
+    few = Settings(
+        subjects=("lenet5_cheap",),
+        train_batches=(8,),
+        inference_batches=(1,),
+        seconds=0.01,
+        rounds=2,
+        torch_compile=False,
+        allow_busy=busy,
     )
+    benchmark.run_benchmark(few, tmp_path / "new")
     shown = capsys.readouterr().out
     assert "lenet5_cheap" in shown and ONE_LOST in shown
-    assert busy == ("no file is written: the machine was not idle" in shown)
+    assert busy == ("no file is written: others used up to 1.50 cores" in shown)
     files = [*(tmp_path / "new").iterdir()]
     assert len(files) == (not busy)
     for report in (json.loads(path.read_text()) for path in files):
         assert files[0].stem == machine.slug(report["machine"])
-        assert len(report["times"]) == 2 * 4 and len(report["targets"]) == 4 + 2
+        assert len(report["times"]) == 2 * 4 and len(report["targets"]) == 4
         assert all(0 < r["fastest_ms"] <= r["ms"] for r in report["times"])
-        assert {r["job"] for r in report["memory"]} == {BASE, CODE}
-        assert all(0 < r["before_bytes"] <= r["peak_bytes"] for r in report["memory"])
 
 
 @pytest.mark.parametrize("argument", ["--subjects=lenet6", "--profile=base:vgg16"])
