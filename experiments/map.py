@@ -14,21 +14,26 @@ same command again to go on after a stop.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from absl import flags
 from rich.console import Console
 from tables.finished_runs import read_runs
 
+from coded_jax.checks import require
+from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, origin, run
-from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags
 from coded_jax.latency import map_figure, map_table
+from coded_jax.latency.conditions import AXES, Conditions
 from coded_jax.latency.maps import REQUESTS as USUAL_REQUESTS
-from coded_jax.latency.maps import Question, draw_up
+from coded_jax.latency.maps import Plane, Question, draw_up, log_values
+from coded_jax.latency.stragglers import Trace
 from coded_jax.latency.strategies import strategies
 from coded_jax.runs import workdir
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
+from coded_jax.settings import settings
 
 N = flags.DEFINE_integer("n", 6, "devices", lower_bound=2, upper_bound=11)
 MARGIN = flags.DEFINE_float(
@@ -46,6 +51,50 @@ KEEP = flags.DEFINE_boolean(
     "keep_measured", True, "whether points of the folder's map are used again"
 )
 OUTPUT = flags.DEFINE_string("output", None, "folder of the map", required=True)
+MOST = 100  # points of an axis: each pair of points is a comparison of its own
+NAMES = [x.name for x in settings(Conditions) if x.name != "trace"]
+setting_flags.define(Conditions, NAMES)
+TRACE = flags.DEFINE_string(
+    "trace", None, "file of measured latencies, one in a line, for --straggling=trace"
+)
+X, Y = (
+    flags.DEFINE_string(
+        name,
+        default,
+        f"axis: one of {', '.join(AXES)}, its least and greatest value, and how many "
+        "points, evenly spaced in their logarithms",
+    )
+    for name, default in (("x", "bandwidth,1e5,1e9,9"), ("y", "tail,0.03,3,9"))
+)
+
+
+def plane_from_flags() -> Plane:
+    """Returns the plane that the flags describe.
+
+    Raises:
+      ValueError: an axis is none, or a value is out of range.
+    """
+    axes: dict[str, Any] = {}
+    for flag in (X, Y):
+        axis, *numbers = flag.value.split(",")
+        try:
+            least, most, points = map(float, numbers)
+            fits = 0 < least < most and points in range(2, MOST + 1) and axis in AXES
+        except ValueError:
+            fits = False
+        accepted = (
+            f"an axis, two numbers above 0 and 2..{MOST} points, as tail,0.03,3,9,"
+        )
+        require(flag.name, flag.value, fits, accepted)
+        axes[flag.name] = axis
+        axes[f"{flag.name}_values"] = log_values(least, most, int(points))
+    conditions = setting_flags.read(Conditions, NAMES)
+    fits = TRACE.value is None or conditions["straggling"] == "trace"
+    require("trace", TRACE.value, fits, "none without --straggling=trace")
+    trace = Trace.read(TRACE.value).values if TRACE.value else ()
+    plane = Plane(**axes, fixed=Conditions(**conditions, trace=trace))
+    plane.check()
+    return plane
 
 
 @command(arguments=True, resumes=True)

@@ -7,7 +7,7 @@ import functools
 import math
 import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -197,21 +197,6 @@ def _memory(mesh: Mesh) -> int:
     """Returns the bytes of a device: its chip's where that is known, or as it says."""
     chip = chip_of(mesh.devices.flat[0].device_kind)
     return memory_of_device(mesh) if chip is None else int(chip.memory)
-
-
-def inferences(
-    config: Config, sizes: Sizes, meshes: Iterable[Mesh], batches: Sequence[int]
-) -> Iterator[Program]:
-    """Yields the coded inference of each batch on each of some meshes.
-
-    Args:
-      config, sizes: as of `programs_of`.
-      meshes: of any shape, also such that no run may use.
-      batches: images of an inference.
-    """
-    for mesh in meshes:
-        subject = Subject(config, sizes, mesh)
-        yield from map(subject.inference, batches)
 
 
 def exchanged(config: Config, sizes: Sizes) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""The start of every command: its flags, and its errors as one line."""
+"""The start of every command: its flags and flagfiles, and its errors as one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import jax
 from absl import app, flags, logging
 
 from coded_jax.checks import require
-from coded_jax.cli import flagfiles
 from coded_jax.cpu_kernels import lowering
 from coded_jax.runs import provenance, workdir
 from coded_jax.training.loop import Interrupted
@@ -25,6 +24,13 @@ from coded_jax.training.loop import Interrupted
 ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 
 Main = Callable[[list[str]], None]
+
+PACKAGE = Path(__file__).parents[1]
+SOURCES = Path("experiments/flags")
+"""Names the folder of flagfiles in the repository, by which these name others."""
+INSTALLED = PACKAGE / "flags"
+FLAGFILES = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / SOURCES
+"""Names the folder of the included flagfiles."""
 
 TEXTS = {
     r"flag --(\w+)=None: Flag --\1 must have a value .*": r"\1: not given, --\1=... ",
@@ -114,7 +120,7 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
         print("\n".join([about or "", *map(flags.FLAGS.module_help, own)]))
         sys.exit(0)
     try:
-        return flags.FLAGS([argv[0], *flagfiles.expand(argv[1:])])
+        return flags.FLAGS([argv[0], *expand(argv[1:])])
     except (flags.Error, ValueError) as error:
         lines = str(error).splitlines()
         for pattern, text in TEXTS.items():
@@ -122,13 +128,71 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
         sys.exit(f"error: {'; '.join(lines)}")
 
 
-def command_text(argv: Sequence[str] | None = None) -> str:
-    """Returns the command line as it was typed, to be recorded with the results.
+def flagfiles() -> dict[str, Path]:
+    """Returns `{name: file}` of all included flagfiles, in the order of their names."""
+    files = sorted(FLAGFILES.rglob("*.flags"))
+    return {file.relative_to(FLAGFILES).as_posix(): file for file in files}
+
+
+def find(name: str) -> Path:
+    """Returns the flagfile of a name: one's own if there is one, else an included one.
 
     Args:
-      argv: as of `sys.argv`, which it is if None.
+      name: a path, relative to the current folder or with `~`; of an included flagfile
+        its name, `x.flags` or `x`, or its path in the repository.
+
+    Raises:
+      ValueError: there is none.
     """
-    path, *words = sys.argv if argv is None else argv
+    own, included = Path(name).expanduser(), flagfiles()
+    if own.is_file():
+        return own
+    in_package = own.relative_to(SOURCES) if own.is_relative_to(SOURCES) else own
+    for candidate in (in_package.as_posix(), f"{in_package.as_posix()}.flags"):
+        if candidate in included:
+            return included[candidate]
+    raise ValueError(
+        f"flagfile: {name!r} given, a file in {str(Path.cwd())!r} or one of "
+        f"{str(FLAGFILES)!r} accepted ('python -m coded_jax flags' lists these)"
+    )
+
+
+def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]:
+    """Returns arguments with the flags of each flagfile in the place of `--flagfile`.
+
+    As absl does it, but by `find`, so that flagfiles which name others by their path in
+    the repository can be used from any folder.
+
+    Args:
+      arguments: of the command line, or the lines of a flagfile.
+      within: the flagfiles that are being expanded.
+
+    Raises:
+      ValueError: there is no such flagfile, or one that includes itself.
+    """
+    expanded, rest = [], iter(arguments)
+    for argument in rest:
+        match = re.fullmatch(r"--?flagfile(?:=(.*))?", argument, re.S)
+        if argument == "--":
+            return [*expanded, argument, *rest]
+        if match is None:
+            expanded.append(argument)
+            continue
+        file = find(next(rest, "") if match[1] is None else match[1]).resolve()
+        require("flagfile", str(file), file not in within, "one without itself")
+        try:
+            lines = [line.strip() for line in file.read_text().splitlines()]
+        except (OSError, UnicodeError) as error:
+            accepted = f"a text with a flag a line accepted ({error})"
+            raise ValueError(f"flagfile: {str(file)!r} given, {accepted}") from None
+        used = [line for line in lines if line and not line.startswith(("#", "//"))]
+        expanded += expand(used, (*within, file))
+    return expanded
+
+
+def command_text() -> str:
+    """Returns the command line as it was typed, to be recorded with the results."""
+    path, *words = sys.argv
     file = Path(path)
     if file.name == "__main__.py":
         return shlex.join(["python", "-m", file.parent.name, *words])
@@ -137,14 +201,14 @@ def command_text(argv: Sequence[str] | None = None) -> str:
     return shlex.join(["python", path, *words])
 
 
-def origin() -> dict[str, Any]:
+def origin(settings: Mapping[str, str] = {}) -> dict[str, Any]:
     """Returns the origin of a stored measurement: `command`, `versions` and
-    `provenance`, which names all devices."""
+    `provenance`, which names all devices and the `{flag: text}` of settings."""
     text = command_text()
     return {
         "command": text,
         "versions": {"python": platform.python_version(), **workdir.versions()},
-        "provenance": provenance.collect(text, {}, jax.devices()),
+        "provenance": provenance.collect(text, settings, jax.devices()),
     }
 
 
@@ -160,28 +224,13 @@ def integers(name: str, texts: list[str]) -> tuple[int, ...]:
         raise ValueError(f"{name}: {texts} given, integers accepted") from None
 
 
-def mesh_of(text: str | None, name: str = "mesh") -> tuple[int, int] | None:
-    """Returns the devices along piece and data of a flag, as 3x2; None of None.
+def sizes(name: str, text: str, count: int, accepted: str) -> tuple[int, ...]:
+    """Returns the numbers in a flag's value as 28x28x1.
 
     Raises:
-      ValueError: they are not two integers.
+      ValueError: they are not as many integers of 1 or more.
     """
-    if text is None:
-        return None
-    sizes = text.split("x")
-    fits = len(sizes) == 2 and all(size.isdecimal() for size in sizes)
-    require(name, text, fits, "piece x data as 3x2")
-    return int(sizes[0]), int(sizes[1])
-
-
-def image_shape_of(text: str) -> tuple[int, int, int]:
-    """Returns `(H, W, C)` of a flag, as 28x28x1.
-
-    Raises:
-      ValueError: they are not three integers of 1 or more.
-    """
-    sizes = text.split("x")
-    fits = len(sizes) == 3 and all(size.isdecimal() and int(size) for size in sizes)
-    require("image_shape", text, fits, "HxWxC")
-    height, width, channels = map(int, sizes)
-    return height, width, channels
+    parts = text.split("x")
+    fits = all(part.isdecimal() and int(part) for part in parts)
+    require(name, text, fits and len(parts) == count, accepted)
+    return tuple(map(int, parts))

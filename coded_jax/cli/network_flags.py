@@ -9,11 +9,12 @@ from typing import Any
 from absl import flags
 
 from coded_jax.checks import require, require_sizes
-from coded_jax.cli.command_line import image_shape_of
+from coded_jax.cli.command_line import sizes
 from coded_jax.cli.whole_networks import call_named
 from coded_jax.codes.config import STAGES
 from coded_jax.latency.strategies import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
+from coded_jax.report.formatting import size_text
 from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import OWN, Config
 from coded_jax.types import BaseModel
@@ -65,42 +66,44 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     Raises:
       ValueError: none or several are named, or it cannot be made.
     """
-    named = [BASE_MODEL.value, CNN_FUNCTION.value, runs[0] if runs else None]
-    given = sum(value is not None for value in named)
+    given = sum(map(bool, (BASE_MODEL.value, CNN_FUNCTION.value, runs)))
     accepted = "one of --base_model, --cnn, or finished runs"
     require("network", given, given == 1, accepted)
-    accuracy = 1.0
+    accuracy, width = 1.0, BASE_WIDTH.value
     if CNN_FUNCTION.value:
         name = CNN_FUNCTION.value
         base, variables, shape = own_cnn(name)
     else:
         if runs:
-            config = runs[0]["config"]
+            config, shape = runs[0]["config"], tuple(runs[0]["image_shape"])
             model, width = config["base_model"], config["base_width"]
             require("runs", model, model != OWN, "of a registered network, or --cnn")
-            shape = tuple(runs[0]["image_shape"])
             accuracy = runs[0]["base"]["test_accuracy"]
         else:
-            model, width = str(BASE_MODEL.value), BASE_WIDTH.value
+            model = str(BASE_MODEL.value)
+            shape = sizes("image_shape", IMAGE_SHAPE.value, 3, "HxWxC")
             Config(base_width=width)  # refuses what a run would
-            shape = image_shape_of(IMAGE_SHAPE.value)
-        name = f"{model}{f' x {width:g}' if width != 1 else ''}, {shape[0]}x{shape[1]}"
+        wide = "" if width == 1 else f" x {width:g}"
+        name = f"{model}{wide}, {size_text(shape[:2])}"
         base = make_base_model(model, width)
         variables = variable_shapes(base, shape, 10)
-    if BASE_ACCURACY.value is not None:
-        accuracy = BASE_ACCURACY.value / 100
-    drop = None if GIVEN_DROP.value is None else GIVEN_DROP.value / 100
-    stages, text = None, STAGES_OF_CODE.value
+    drop, stages, text = GIVEN_DROP.value, None, STAGES_OF_CODE.value
     if text is not None:
-        given = GIVEN_DROP.value is not None
-        require("stages", text, given, "none without --given_drop")
+        require("stages", text, drop is not None, "none without --given_drop")
         with contextlib.suppress(ValueError):
             stages = Config(stages=STAGES.parse(text)).stages
         fits = stages is not None and stages[-1][1] <= len(base.blocks)
         accepted = f"{STAGES.text}, one after another, in 1..{len(base.blocks)},"
         require("stages", text, fits, accepted)
+    if BASE_ACCURACY.value is not None:
+        accuracy = BASE_ACCURACY.value / 100
     return name, cnn_of(
-        base, variables, shape, accuracy=accuracy, drop=drop, stages=stages
+        base,
+        variables,
+        shape,
+        accuracy=accuracy,
+        drop=None if drop is None else drop / 100,
+        stages=stages,
     )
 
 

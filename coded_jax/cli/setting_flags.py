@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from coded_jax.settings import BOOL, Form, Setting, settings
+from coded_jax.settings import BOOL, Setting, settings
 
 
 class SettingParser(flags.ArgumentParser):
@@ -30,17 +30,6 @@ class SettingParser(flags.ArgumentParser):
             raise flags.IllegalFlagValueError(str(error)) from None
 
 
-class SettingSerializer(flags.ArgumentSerializer):
-    """Writes a value as its setting declares."""
-
-    def __init__(self, form: Form) -> None:
-        self._form = form
-
-    def serialize(self, value: Any) -> str:
-        """Returns the flag's text."""
-        return self._form.show(value)
-
-
 def define(record: type, names: Sequence[str] = ()) -> None:
     """Defines the flags of a record's settings.
 
@@ -55,9 +44,12 @@ def define(record: type, names: Sequence[str] = ()) -> None:
         if declared.form is BOOL:  # absl gives it a --no form
             flags.DEFINE_bool(name, declared.default, help)
         else:
-            parser, default = SettingParser(declared), declared.shown_default
-            serializer = SettingSerializer(declared.form)
-            flags.DEFINE(parser, name, default, help, serializer=serializer)
+            serializer = flags.ArgumentSerializer()
+            serializer.serialize = declared.form.show  # how `--help` shows the default
+            flags.DEFINE(
+                *(SettingParser(declared), name, declared.shown_default, help),
+                serializer=serializer,
+            )
 
 
 def read(record: type, names: Sequence[str] = ()) -> dict[str, Any]:

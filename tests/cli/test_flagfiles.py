@@ -3,7 +3,7 @@
 import pytest
 from absl import flags
 
-from coded_jax.cli import command_line, flagfiles
+from coded_jax.cli import command_line
 from tests.scripts import ROOT
 
 FLAGS = ROOT / "experiments/flags"
@@ -20,7 +20,7 @@ def elsewhere(monkeypatch, tmp_path):
 def test_expanded_as_absl_does_it_but_from_any_folder(monkeypatch, name):
     path = FLAGS / name
     names = name, f"experiments/flags/{name}", f"./experiments/flags/{name}", str(path)
-    expanded = [flagfiles.expand([f"--flagfile={name}", "--k=7"]) for name in names]
+    expanded = [command_line.expand([f"--flagfile={name}", "--k=7"]) for name in names]
     monkeypatch.chdir(ROOT)
     expected = flags.FlagValues().read_flags_from_files([f"--flagfile={path}", "--k=7"])
     assert expanded == [expected] * len(names)
@@ -33,8 +33,8 @@ def test_ones_own_file_wins(elsewhere):
     (elsewhere / "mine.flags").write_text(
         "--flagfile=experiments/flags/quickstart.flags"
     )
-    assert flagfiles.expand(["--flagfile=mine.flags"]) == ["--k=4"]
-    assert "--k=2" in flagfiles.expand(["--flagfile=quickstart.flags"])
+    assert command_line.expand(["--flagfile=mine.flags"]) == ["--k=4"]
+    assert "--k=2" in command_line.expand(["--flagfile=quickstart.flags"])
 
 
 def test_a_missing_one_is_told_with_where_was_looked(elsewhere, capsys):

@@ -7,7 +7,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from coded_jax.cli import grid, run_flags
+from coded_jax.cli import experiment_flags
+from coded_jax.cli.commands import sweep
 from coded_jax.runs.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,8 +36,8 @@ def test_cells_are_variants_times_combinations(parse_flags):
         "--variant=--k=2 --r=1",
         "--variant=--k=4 --r=2 --grid=2x2 --epochs=5",
     )
-    cells = grid.cells_from_flags()
-    assert run_flags.WORKDIR.value == "unused"
+    cells = sweep.cells_from_flags()
+    assert experiment_flags.WORKDIR.value == "unused"
     assert len(cells) == 8 and len({cell.name for cell in cells}) == 8
     first, *_, last = cells
     assert first.name == "k=2_r=1_dilations=1,1_seed=0"
@@ -45,7 +46,7 @@ def test_cells_are_variants_times_combinations(parse_flags):
         k=4, r=2, grid=(2, 2), epochs=5, dilations=(1, 2, 4), seed=1
     )
     # The flags themselves are as they were.
-    assert grid.config_from_flags() == Config(epochs=3)
+    assert experiment_flags.config_from_flags() == Config(epochs=3)
 
 
 @pytest.mark.parametrize(
@@ -61,5 +62,5 @@ def test_cells_are_variants_times_combinations(parse_flags):
 def test_wrong_grids_are_refused(parse_flags, arguments, name):
     parse_flags(*arguments)
     with pytest.raises(ValueError, match=f"^{name}: ") as caught:
-        grid.cells_from_flags()
+        sweep.cells_from_flags()
     assert "\n" not in str(caught.value)

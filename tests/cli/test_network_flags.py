@@ -4,10 +4,13 @@ They have names that flags of runs have, too, so that a process of their own rea
 """
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+
+from tests.scripts import ROOT
 
 OWN = """
 def block(variables, x):
@@ -26,19 +29,19 @@ PROGRAM = """
 import json, sys
 from absl import flags
 from absl.testing import flagsaver
-from coded_jax.cli.condition_flags import plane_from_flags
 from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
+from map import plane_from_flags
 
 def answer(what, *words):
     with flagsaver.flagsaver():
-        flags.FLAGS(["test", *words])
+        flags.FLAGS(["test", "--output=x", *words])
         try:
             {"network": lambda: cnn_from_flags([]), "plane": plane_from_flags,
              "runs": refuse_beside_runs}[what]()
         except ValueError as error:
             return str(error)
 
-flags.FLAGS(["test"])
+flags.FLAGS(["test", "--output=x"])
 print(json.dumps([answer(*case) for case in json.loads(sys.argv[1])]))
 """
 LENET5 = ["network", "--base_model=lenet5", "--image_shape=28x28x1"]
@@ -65,6 +68,7 @@ def told(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, asked],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/experiments"},
         capture_output=True,
         text=True,
     )

@@ -12,7 +12,7 @@ from absl import flags
 from absl.testing import flagsaver
 from tables import searches
 
-from coded_jax.cli import experiment_flags, run_flags
+from coded_jax.cli import experiment_flags
 from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
 from coded_jax.runs.config import Config
@@ -29,7 +29,7 @@ def config_of(*arguments, **options):
     """Returns a config and the folder of its base model."""
     with flagsaver.flagsaver():
         flags.FLAGS(["run.py", *arguments], **options)
-        return experiment_flags.config_from_flags(), run_flags.BASE_DIR.value
+        return experiment_flags.config_from_flags(), experiment_flags.BASE_DIR.value
 
 
 def test_all_flagfiles(monkeypatch):

@@ -9,11 +9,11 @@ name of your own, change it, and use it: `python -m coded_jax run --flagfile=my.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import textwrap
 
-from coded_jax.cli import flagfiles
-from coded_jax.cli.command_line import command
+from coded_jax.cli.command_line import command, find, flagfiles
 
 USE = """
 Show one:  python -m coded_jax flags NAME
@@ -24,19 +24,21 @@ Run one:   python -m coded_jax run --flagfile=NAME (of ablations: sweep, not run
 def main(argv: list[str]) -> None:
     """Prints the flagfiles that are named, or all with the first sentence of each."""
     for name in argv[1:]:
-        print(flagfiles.find(name).read_text(), end="")
+        print(find(name).read_text(), end="")
     if argv[1:]:
         return
-    files = flagfiles.included()
-    width = max(map(len, files), default=0)
+    files = flagfiles()
+    width = max(map(len, files))
     columns, _ = shutil.get_terminal_size(fallback=(1000, 0))  # whole lines in a pipe
+    wrapper = textwrap.TextWrapper(
+        max(columns, width + 40),
+        subsequent_indent=" " * (width + 2),
+        break_on_hyphens=False,
+    )
     for name, file in files.items():
-        about = flagfiles.about(file).partition(". ")[0].rstrip(".")
-        lines = textwrap.wrap(
-            f"{name:{width}}  {about}",
-            width=max(columns, width + 40),
-            subsequent_indent=" " * (width + 2),
-            break_on_hyphens=False,
-        )
-        print(*lines, sep="\n")
+        lines = file.read_text().splitlines()
+        comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        about = " ".join(line.removeprefix("#").strip() for line in comment)
+        first = about.partition(". ")[0].rstrip(".")
+        print(wrapper.fill(f"{name:{width}}  {first}"))
     print(USE)

@@ -26,7 +26,7 @@ from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
-from coded_jax.cli.image_flags import example_from_flags, ignore
+from coded_jax.cli.image_flags import example_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.codes import ConvolutionSplit, GroupSplit
 from coded_jax.inference import costs
@@ -65,8 +65,6 @@ PARTS = (
     "blocks are parts of the network here: the convolutions of a round, and what the "
     "client computes between them"
 )
-ignore("workdir", "base_dir", "devices", "mesh", "compilation_cache")
-ignore("coordinator", "processes", "process")
 setting_flags.define(Rates)
 
 

@@ -14,16 +14,18 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
+from absl import flags
 from rich.console import Console
 
 from coded_jax.cli.command_line import command, command_text
-from coded_jax.cli.run_flags import WORKDIR, prepare_from_flags
+from coded_jax.cli.experiment_flags import WORKDIR, prepare_from_flags
 from coded_jax.devices import processes, startup
 from coded_jax.report import run_figures, run_overview, run_tables
 from coded_jax.runs import experiment
 from coded_jax.runs.progress import LiveTable
 from coded_jax.training import loop
 
+flags.mark_flag_as_required("workdir")
 PREPARING = (
     "preparing data, network and pieces (the first time also fast kernels, 10 s)"
 )

@@ -16,14 +16,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 from absl import flags
 from rich.console import Console
 
 from coded_jax.checks import first_line, require
-from coded_jax.cli import run_flags, runtime_flags, setting_flags
+from coded_jax.cli import experiment_flags, runtime_flags, setting_flags
 from coded_jax.cli.command_line import command, command_text
-from coded_jax.cli.experiment_flags import config_from_flags
+from coded_jax.cli.experiment_flags import DEVICES, WORKDIR
 from coded_jax.devices import startup
 from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
@@ -44,6 +45,7 @@ METRICS_PORT = flags.DEFINE_integer(
 DEMO = flags.DEFINE_bool(
     "demo", False, "give the page buttons that kill, slow and corrupt workers"
 )
+flags.mark_flag_as_required("workdir")
 
 
 def check_front(settings: WebConfig) -> str | None:
@@ -72,9 +74,8 @@ def check_front(settings: WebConfig) -> str | None:
         try:
             socket.create_server((host, port), family=family).close()
         except OSError as error:
-            raise ValueError(
-                f"{name}: {port} given, a free one accepted ({error})"
-            ) from None
+            accepted = f"a free one accepted ({error})"
+            raise ValueError(f"{name}: {port} given, {accepted}") from None
     if settings.tls_cert is not None and settings.tls_key is not None:
         server.check_certificate(settings.tls_cert, settings.tls_key)
     return server.read_token(settings.token_file) if settings.token_file else None
@@ -86,20 +87,22 @@ def finish_run() -> None:
     Raises:
       ValueError: the folder has a finished run with other flags.
     """
-    path = run_flags.WORKDIR.value
     try:
-        results = workdir.read_results(absolute(path))
+        results = workdir.read_results(absolute(WORKDIR.value))
     except ValueError:
-        prepared = run_flags.prepare_from_flags()
+        prepared = experiment_flags.prepare_from_flags()
         experiment.run(prepared, command=command_text())
         return
-    same = Config.from_json(results["config"]) == config_from_flags()
-    require("workdir", path, same, "that of a run with these flags, or a new one")
-    run_flags.start_jax()
+    same = Config.from_json(results["config"]) == experiment_flags.config_from_flags()
+    accepted = "that of a run with these flags, or a new one"
+    require("workdir", WORKDIR.value, same, accepted)
+    experiment_flags.start_jax()
 
 
 @contextlib.contextmanager
-def listening(service: Service, settings: WebConfig, token: str | None):
+def listening(
+    service: Service, settings: WebConfig, token: str | None
+) -> Iterator[str]:
     """Answers over HTTP meanwhile, and at the end what is in flight; `POST /reload` and
     SIGHUP load the run anew.
 
@@ -111,8 +114,7 @@ def listening(service: Service, settings: WebConfig, token: str | None):
 
     def reload() -> None:
         pooled = ENGINES[runtime_flags.ENGINE.value].pooled
-        devices = 1 if pooled else run_flags.DEVICES.value
-        service.reload(load(run_flags.WORKDIR.value, devices))
+        service.reload(load(WORKDIR.value, 1 if pooled else DEVICES.value))
         startup.shorten_collections()
 
     def tell_of_reload() -> None:
@@ -148,15 +150,15 @@ def main(argv: list[str]) -> None:
     options = runtime_flags.options_from_flags()
     engine = runtime_flags.ENGINE.value
     if "devices" not in ENGINES[engine].ignores:
-        options["devices"] = run_flags.DEVICES.value
+        options["devices"] = DEVICES.value
     finish_run()
-    with serve(run_flags.WORKDIR.value, engine, faults=faults, **options) as service:
+    with serve(WORKDIR.value, engine, faults=faults, **options) as service:
         with contextlib.ExitStack() as closing:
             url = closing.enter_context(listening(service, settings, token))
             startup.shorten_collections()
             if METRICS_PORT.value is not None:
                 closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
-            print(f"serving {run_flags.WORKDIR.value} on {url}", flush=True)
+            print(f"serving {WORKDIR.value} on {url}", flush=True)
             # The first stop waits for what is in flight, the second one acts at once.
             with signals.stop_requests() as stopped:
                 while not stopped():

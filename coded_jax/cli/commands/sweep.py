@@ -13,26 +13,40 @@ command again to resume: finished cells are skipped, failed ones are tried again
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 
 from absl import flags
+from absl.testing import flagsaver  # restores all flags; it needs no test
 from rich.console import Console
 
 from coded_jax import data
 from coded_jax.checks import require
-from coded_jax.cli import run_flags
+from coded_jax.cli import experiment_flags
 from coded_jax.cli.command_line import command, command_text
-from coded_jax.cli.grid import VARIANT, cells_from_flags, varied
 from coded_jax.devices import startup
 from coded_jax.report import sweep_tables
 from coded_jax.report.formatting import measure_text
 from coded_jax.runs import sweeps, workdir
+from coded_jax.runs.config import Config
 from coded_jax.runs.progress import LiveTable, duration_text
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 from coded_jax.runs.workdir import absolute
+from coded_jax.settings import settings
 from coded_jax.types import Dataset
 
+VARY = flags.DEFINE_multi_string(
+    "vary", [], "a flag and its values, as 'k=2 4'; repeated, all combinations"
+)
+VARIANT = flags.DEFINE_multi_string(
+    "variant",
+    [],
+    "flags that go together, as '--k=4 --r=2'; repeated, each with all combinations",
+)
 JOBS = flags.DEFINE_integer(
     "jobs",
     None,
@@ -42,6 +56,99 @@ JOBS = flags.DEFINE_integer(
 ADDRESS = flags.DEFINE_string(
     "address", None, "host:port of a Ray cluster; one of this machine if not given"
 )
+flags.mark_flag_as_required("workdir")
+LONGEST = 120  # characters of the name of a cell's folder
+
+Options = dict[str, str]
+"""Maps names of flags to the texts that a cell has in place of the command line's."""
+
+
+def cells_from_flags() -> list[Cell]:
+    """Returns a cell for every variant with every combination of values.
+
+    Raises:
+      ValueError: the flags name no cell, or one that is out of range.
+    """
+    together, alone = [variant_of(text) for text in VARIANT.value] or [{}], varied()
+    if both := {flag for variant in together for flag in variant}.intersection(alone):
+        raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
+    require("vary", [], together != [{}] or bool(alone), "one or more, or --variant,")
+    cells = [
+        cell_of({**variant, **dict(zip(alone, values, strict=True))})
+        for variant in together
+        for values in itertools.product(*alone.values())
+    ]
+    for cell, other in itertools.combinations(cells, 2):
+        if cell.config == other.config:
+            raise ValueError(
+                f"vary: cells {cell.name!r} and {other.name!r} given, with the same "
+                "settings; different ones accepted"
+            )
+    return cells
+
+
+def varied() -> dict[str, list[str]]:
+    """Returns the values of each flag that varies.
+
+    Raises:
+      ValueError: a flag is unknown or given twice, or has no value.
+    """
+    values_of: dict[str, list[str]] = {}
+    for text in VARY.value:
+        name, _, values = text.partition("=")
+        check_name("vary", name)
+        fits = bool(values.split()) and name not in values_of
+        require("vary", text, fits, "all values of a flag at once, as 'k=2 4',")
+        values_of[name] = values.split()
+    return values_of
+
+
+def variant_of(text: str) -> Options:
+    """Returns the flags of one variant, as `--k=4 --r=2`.
+
+    Raises:
+      ValueError: a flag is unknown or given twice, or has no value.
+    """
+    refused = ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
+    try:
+        words = shlex.split(text)
+    except ValueError:  # an open quotation
+        raise refused from None
+    options: Options = {}
+    for word in words:
+        match = re.fullmatch(r"--?(\w+)=(.*)", word)
+        if not match or match[1] in options:
+            raise refused
+        check_name("variant", match[1])
+        options[match[1]] = match[2]
+    return options
+
+
+def check_name(argument: str, name: str) -> None:
+    """Raises ValueError unless it is a flag of an experiment."""
+    known = sorted(declared.name for declared in settings(Config))
+    require(argument, name, name in known, f"a flag of an experiment: {known}")
+
+
+def cell_of(options: Options) -> Cell:
+    """Returns the cell in which `options` take the place of the flags given. Its name
+    is that of a folder: `epochs=2_k=4`, shortened if need be, or `default`.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
+    text = "_".join(f"{flag}={value}" for flag, value in options.items()) or "default"
+    name = re.sub(r"[^\w=.,+:-]", "-", text)
+    if name != text or len(name) > LONGEST:
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"{name[: LONGEST - 9]}_{digest}"
+    with flagsaver.flagsaver():
+        try:
+            for flag, value in options.items():
+                flags.FLAGS[flag].parse(value)
+            return Cell(name, experiment_flags.config_from_flags())
+        except (flags.Error, ValueError) as error:
+            raise ValueError(f"cell {name}: {error} (blanks part values)") from None
 
 
 def sweep_from_flags(cells: list[Cell]) -> Sweep:
@@ -51,22 +158,22 @@ def sweep_from_flags(cells: list[Cell]) -> Sweep:
       ValueError: a flag is out of range, the folder cannot be written to, or the cells
         need other base models than the one whose folder was given.
     """
-    base_dir, coordinator = run_flags.BASE_DIR.value, run_flags.COORDINATOR.value
+    places = experiment_flags.places_from_flags()
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
-    fits = base_dir is None or len(bases) == 1
-    require(
-        "base_dir", base_dir, fits, f"none where cells need {len(bases)} base models"
-    )
+    accepted = f"none where cells need {len(bases)} base models"
+    fits = places.base_dir is None or len(bases) == 1
+    require("base_dir", places.base_dir, fits, accepted)
+    coordinator = experiment_flags.COORDINATOR.value
     accepted = "none, since cells run in one process, or with --jobs in several,"
     require("coordinator", coordinator, coordinator is None, accepted)
     if ADDRESS.value is not None and JOBS.value is None:
         raise ValueError("jobs: not given, 1 or more accepted with an address")
-    folder = absolute(run_flags.WORKDIR.value)
+    folder = absolute(places.workdir)
     single = (folder / workdir.FLAGS).exists()
     require("workdir", str(folder), not single, "one without a single run")
     workdir.make_folder(folder)
     return Sweep(
-        places=run_flags.places_from_flags()._replace(workdir=folder),
+        places=places._replace(workdir=folder),
         command=command_text(),
         cells=cells,
         vary=varied(),
@@ -162,7 +269,7 @@ def main(argv: list[str]) -> None:
 
         cluster.connect(ADDRESS.value, JOBS.value)
     startup.run_one_by_one()
-    run_flags.start_jax()
+    experiment_flags.start_jax()
     results = run_waiting(sweep, finished, console)
     failed = [result.cell.name for result in results if result.results is None]
     if len(failed) < len(cells):
