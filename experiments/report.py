@@ -1,4 +1,4 @@
-r"""Reports of finished runs and sweeps, in Markdown and HTML with tables and figures.
+r"""Reports of finished runs and sweeps, in Markdown with tables and figures.
 
     python experiments/report.py runs/quickstart          # a run's workdir
     python experiments/report.py runs/ablation_dilation   # a sweep's folder
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
             results = reports.report_run(path, folder, DATA_DIR.value)
             shown = run_tables.tables(results)
         console.print(shown)
-        console.print(f"the report: {folder / 'report.html'}")
+        console.print(f"the report: {folder / 'report.md'}")
 
 
 if __name__ == "__main__":

@@ -75,14 +75,16 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         base, variables, shape = own_cnn(name)
     else:
         if runs:
-            config, shape = runs[0]["config"], tuple(runs[0]["image_shape"])
+            config = runs[0]["config"]
+            height, columns, maps = runs[0]["image_shape"]
             model, width = config["base_model"], config["base_width"]
             require("runs", model, model != OWN, "of a registered network, or --cnn")
             accuracy = runs[0]["base"]["test_accuracy"]
         else:
             model = str(BASE_MODEL.value)
-            shape = sizes("image_shape", IMAGE_SHAPE.value, 3, "HxWxC")
+            height, columns, maps = sizes("image_shape", IMAGE_SHAPE.value, 3, "HxWxC")
             Config(base_width=width)  # refuses what a run would
+        shape = (height, columns, maps)
         wide = "" if width == 1 else f" x {width:g}"
         name = f"{model}{wide}, {size_text(shape[:2])}"
         base = make_base_model(model, width)

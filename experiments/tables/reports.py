@@ -1,9 +1,7 @@
-"""Reports of finished runs and sweeps, in Markdown and as one file of HTML."""
+"""Reports of finished runs and sweeps, in Markdown."""
 
 from __future__ import annotations
 
-import base64
-import html
 import os
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IMAGES = 4  # whose feature maps are shown
-STYLE = Path(__file__).with_name("report.css")
 
 
 class Page:
@@ -54,7 +51,7 @@ class Page:
 
     def __init__(self, folder: Path, title: str) -> None:
         make_folder(folder, "output")
-        self.folder, self.title = folder, title
+        self.folder = folder
         self._parts: list[str | Table] = [f"# {title}"]
 
     def add(self, *parts: str | Table) -> None:
@@ -73,44 +70,14 @@ class Page:
             return
         self.add(f"![{title}]({name}.png)", caption)
 
-    def write(self) -> list[Path]:
-        """Writes `report.md` and `report.html`, and returns their paths."""
+    def write(self) -> None:
+        """Writes `report.md`."""
         text = f"{section(*self._parts).text}\n"
-        texts = {"md": text, "html": to_html(self.title, text, self.folder)}
-        paths = [self.folder / f"report.{ending}" for ending in texts]
-        for path, content in zip(paths, texts.values(), strict=True):
-            write_atomically(path, content)
-        return paths
-
-
-def to_html(title: str, text: str, folder: Path) -> str:
-    """Returns Markdown as one HTML file that holds the pictures of a folder.
-
-    Raises:
-      ImportError: markdown-it-py is missing; the `plot` extra brings it.
-    """
-    try:
-        from markdown_it import MarkdownIt
-    except ImportError as error:
-        raise ImportError("reports need: pip install 'coded_jax[plot]'") from error
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = reader.parse(text)
-    for child in (x for token in tokens for x in token.children or []):
-        if child.type == "image":
-            picture = (folder / str(child.attrs["src"])).read_bytes()
-            encoded = base64.b64encode(picture).decode()
-            child.attrs["src"] = f"data:image/png;base64,{encoded}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE.read_text()}</style>\n"
-        f"</head>\n<body>\n{reader.renderer.render(tokens, reader.options, {})}"
-        "</body>\n</html>\n"
-    )
+        write_atomically(self.folder / "report.md", text)
 
 
 def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
-    """Writes `report.md`, `report.html` and their figures, and returns the results.
+    """Writes `report.md` and its figures, and returns the results.
 
     Args:
       path: a finished run's workdir; or its `results.json` or a copy of it, then
@@ -261,8 +228,8 @@ def costs(results: dict[str, Any]) -> tuple[str, Table, Table]:
 
 
 def report_sweep(path: Path, folder: Path) -> Group:
-    """Writes `report.md`, `report.html` and their figure into a folder, and returns the
-    same table of a sweep's folder for a terminal.
+    """Writes `report.md` and its figure into a folder, and returns the same table of a
+    sweep's folder for a terminal.
 
     Raises:
       ValueError: there is no sweep, or the folder cannot be made.

@@ -135,14 +135,15 @@ def test_a_row_of_the_frontier(results):
 
 @pytest.mark.long
 def test_scripts_print_tables_and_draw(finished, tmp_path):
-    for script, files in {
-        "frontier": ("frontier.json", "frontier.png"),
-        "drops": ("drops.png", "drops_price.png"),
+    for script, options in {
+        "frontier": [f"--output={tmp_path}"],
+        "drops": [],
     }.items():
-        done = run_script(script, finished, f"--output={tmp_path}")
+        done = run_script(script, finished, *options)
         assert done.returncode == 0, done.stderr
         assert "no_parity" in done.stdout
-        assert all((tmp_path / name).stat().st_size > 1000 for name in files)
+    for name in ("frontier.json", "frontier.png"):
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
