@@ -11,8 +11,7 @@ uncoded pieces with hedged requests, are simulated on the same devices. For a ne
 that `--base_model` or `--cnn` names, all strategies of `experiments/map.py` are. With
 `--target` the most accurate one within it comes first, late answers counted as wrong,
 else the fastest that is within `--margin` of the network's accuracy. Prints a table and
-a line that says what to run, and writes `choose.json` and `choose.png` where `--output`
-is given.
+a line that says what to run, and writes `choose.json` where `--output` is given.
 """
 
 from __future__ import annotations
@@ -20,33 +19,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
 from rich.console import Console
-from tables.finished_runs import read_runs
-from tables.latency import draw_tail
+from tables.stored import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, run
 from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
 from coded_jax.codes.config import MAX_N
-from coded_jax.latency import answers, comparison, simulation, stragglers
+from coded_jax.latency import answers, comparison, stragglers
+from coded_jax.latency import strategies as every
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.conditions import Conditions
 from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Distribution
-from coded_jax.latency.strategies import (
-    Strategy,
-    all_of_runs,
-    hedged_after,
-    strategies,
-    whole_images,
-)
-from coded_jax.report import canvas, table
+from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
 from coded_jax.runs.reading import read_cost
@@ -93,7 +85,7 @@ DEVICES = 6  # of a network that is named, without that flag
 REQUESTS = flags.DEFINE_integer("requests", comparison.REQUESTS, "simulated")
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
-OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json and choose.png")
+OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json")
 
 TABLE: table.Columns = {
     "strategy": lambda row: ", ".join(
@@ -138,7 +130,7 @@ def machine_from_flags() -> Machine:
     return Machine(compute, client, delay=late, **usual)
 
 
-def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
+def strategies_from(arguments: Sequence[str]) -> tuple[list[every.Strategy], float]:
     """Returns the strategies of runs or of a network, and the network's accuracy.
 
     Raises:
@@ -151,69 +143,29 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     if arguments:
         refuse_beside_runs()
         runs = read_runs(arguments)
-        found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
+        found, accuracy = every.all_of_runs(runs), runs[0]["base"]["test_accuracy"]
         n = most or max(strategy.n for strategy in found)
-        found += whole_images(read_cost(runs[0], "code"), n, accuracy)
+        found += every.whole_images(read_cost(runs[0], "code"), n, accuracy)
     else:
         _, cnn = cnn_from_flags([])
-        found, accuracy = strategies(cnn, most or DEVICES), cnn.accuracy
+        found, accuracy = every.strategies(cnn, most or DEVICES), cnn.accuracy
     if HEDGE_AFTER.value is not None:
-        found = hedged_after(found, HEDGE_AFTER.value)
+        found = every.hedged_after(found, HEDGE_AFTER.value)
     return [some for some in found if most is None or some.n <= most], accuracy
 
 
-def write(
-    folder: Path, rows: Sequence[Forecast], machine: Machine, answer: str
-) -> None:
-    """Writes `choose.json`, and `choose.png` with the shares of requests that take
-    longer of the first rows.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    records = []
-    for row in rows:
-        strategy, (k, r) = row.strategy, row.strategy.sizes
-        workload = strategy.workload
-        records.append(
-            {
-                "family": strategy.family,
-                "code": strategy.code,
-                "pieces": strategy.pieces,
-                "k": k,
-                "r": r,
-                "n": strategy.n,
-                "rounds": len(workload.cost.rounds) if workload else 0,
-                "work": work_of(row),
-                "p50": row.seconds["p50"],
-                "p99": row.seconds["p99"],
-                "p999": row.seconds["p99.9"],
-                "answered": row.answered,
-                "accuracy": row.accuracy,
-            }
-        )
-    content = {"machine": repr(machine), "target": TARGET.value, "answer": answer}
-    text = json.dumps({**content, "rows": records})
-    workdir.write_atomically(folder / "choose.json", text)
-    works = {
-        row.strategy.text: row.strategy.workload
-        for row in rows[:8]
-        if row.strategy.workload
+def record_of(row: Forecast) -> dict[str, Any]:
+    """Returns a row of `choose.json`."""
+    strategy, (k, r) = row.strategy, row.strategy.sizes
+    workload = strategy.workload
+    names = ("family", "code", "pieces", "n")
+    return {
+        **{name: getattr(strategy, name) for name in names},
+        **{"k": k, "r": r, "rounds": len(workload.cost.rounds) if workload else 0},
+        "work": work_of(row),
+        **{name.replace(".", ""): row.seconds[name] for name in QUANTILES},
+        **{"answered": row.answered, "accuracy": row.accuracy},
     }
-    n = max(workload.n for workload in works.values())
-    key = jax.random.key(SEED.value)
-    completed = simulation.simulate(key, n, REQUESTS.value, machine, works)
-    figure = canvas.new_figure(9, 5)
-    axes = figure.subplots()
-    for name, completion in completed.items():
-        draw_tail(axes, completion.seconds, label=name)
-    if TARGET.value is not None:
-        axes.axvline(1e3 * TARGET.value, color="k", lw=0.8)
-    axes.set(xlabel="milliseconds", ylabel="share of requests that take longer")
-    axes.set(xscale="log", yscale="log")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.savefig(folder / "choose.png", dpi=100)
 
 
 @command(arguments=True)
@@ -247,7 +199,9 @@ def main(argv: list[str]) -> None:
     console.print(table.to_terminal(made, "milliseconds, and %"))
     console.print(answer)
     if folder:
-        write(folder, rows, machine, answer)
+        content = {"machine": repr(machine), "target": TARGET.value, "answer": answer}
+        text = json.dumps({**content, "rows": [*map(record_of, rows)]})
+        workdir.write_atomically(folder / "choose.json", text)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 from tables import deep
-from tables.finished_runs import read_current
+from tables.stored import read_current
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run

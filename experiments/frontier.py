@@ -43,17 +43,17 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     make_folder(folder, "output")
     records = []
     for point in (row.point for row in rows):
-        overall = {f: points.overall(point, f) for f in failures}
-        record = {
+        record = point._asdict() | {
             "cost": point.cost.to_json(),
             "grid": frontier.pieces_text(point._replace(stages=())),
             "stages": stages_text(point.stages),
             "work": point.work,
-            "overall": {
-                str(f): points.mean_std(x) if x else None for f, x in overall.items()
-            },
+            "overall": {},
         }
-        records.append({**point._asdict(), **record})
+        for f in failures:
+            overall = points.overall(point, f)
+            record["overall"][str(f)] = points.mean_std(overall) if overall else None
+        records.append(record)
     run = rows[0].run
     content = {"dataset": run["dataset"], "base": run["base"], "points": records}
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")

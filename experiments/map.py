@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from tables.finished_runs import read_runs
+from tables.stored import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags

@@ -4,7 +4,7 @@ r"""Renews the generated sections of README.md and docs from `experiments/result
     python experiments/renew.py --check  # writes nothing; ends with 1 where one differs
 
 The sections are made from stored results and settings, and so are the comments of
-flagfiles about what to expect. CSV files of sections that are gone are deleted.
+flagfiles about what to expect.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 from rich.console import Console
-from tables import expectations, pages
+from tables import pages
 
 from coded_jax.cli.command_line import command, run
 from coded_jax.runs.workdir import write_atomically
@@ -27,21 +27,16 @@ def main(argv: list[str]) -> None:
     made: dict[Path, str] = {}
     for page in pages.pages():
         made |= pages.renewed(page)
-    orphans = pages.orphans(made)
-    made |= expectations.renewed()
+    made |= pages.flagfiles()
     differing = [x for x in made if not x.exists() or x.read_text() != made[x]]
     if not CHECK.value:
         for path in differing:
             write_atomically(path, made[path])
-        for path in orphans:
-            path.unlink()
     for path in differing:
         console.print(path.relative_to(pages.ROOT))
-    for path in orphans:
-        console.print(f"{path.relative_to(pages.ROOT)}: no section makes it")
     told = "differ" if CHECK.value else "written"
     console.print(f"{len(differing)} of {len(made)} files {told}")
-    if CHECK.value and differing + orphans:
+    if CHECK.value and differing:
         raise ValueError(
             "check: files differ from their sources, renew.py writes them anew"
         )

@@ -72,7 +72,7 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     accuracy, width = 1.0, BASE_WIDTH.value
     if CNN_FUNCTION.value:
         name = CNN_FUNCTION.value
-        base, variables, shape = own_cnn(name)
+        base, variables, shape = _own_cnn(name)
     else:
         if runs:
             config = runs[0]["config"]
@@ -109,15 +109,8 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     )
 
 
-def own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
-    """Returns the network, variables and image shape of a function of the user's.
-
-    Args:
-      name: `module:function`, importable from the current folder.
-
-    Raises:
-      ValueError: there is no such function, or it returns something else.
-    """
+def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
+    """Returns the network, variables and image shape of a function of the user's."""
     blocks, variables, shape = call_named(
         "cnn", name, "blocks", "variables", "(H, W, C)"
     )

@@ -47,16 +47,14 @@ def call_named(flag: str, name: str, *returned: str) -> tuple[Any, ...]:
       ValueError: there is no such function, it fails, or returns something else.
     """
     module, _, function = name.partition(":")
-    require(flag, name, bool(module and function), "module:function")
+    accepted = f"module:function that returns {' and '.join(returned)}"
+    require(flag, name, bool(module and function), accepted)
     sys.path.insert(0, str(Path.cwd()))
-    accepted = f"a function that returns {' and '.join(returned)}"
     try:
         values = getattr(importlib.import_module(module), function)()
     except (Exception, SystemExit) as error:  # a module of the user's raises anything
-        reason = first_line(error)
-        raise ValueError(
-            f"{flag}: {name!r} given, {accepted} accepted ({reason})"
-        ) from error
+        reason = f"{accepted} accepted ({first_line(error)})"
+        raise ValueError(f"{flag}: {name!r} given, {reason}") from error
     fits = isinstance(values, tuple) and len(values) == len(returned)
     require(flag, name, fits, accepted)
     leaves = jax.tree.leaves(values[1])

@@ -6,7 +6,7 @@ import collections
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from rich.console import Group
@@ -15,26 +15,11 @@ from benchmarks import jax_jobs
 from benchmarks.measuring import SECTIONS
 from benchmarks.subjects import CONFIGS, EXAMPLES, make_subject
 from coded_jax.checks import require
-from coded_jax.report.table import Columns, make, to_terminal
+from coded_jax.report.table import Table, to_terminal
 
 CALLS = 10
 MOST = 15  # lines of a table
 OUTER = r"(call|conditional|while)[.\d]*"  # their time is that of what they call
-
-
-class Spent(NamedTuple):
-    """The time of an operation of JAX in a step, and its part of the time of all."""
-
-    what: str
-    milliseconds: float
-    share: float
-
-
-COLUMNS: Columns = {
-    "operation": lambda x: x.what,
-    "ms per step": lambda x: f"{x.milliseconds:.3f}",
-    "share": lambda x: f"{100 * x.share:.1f} %",
-}
 
 
 def profile(text: str) -> Group:
@@ -70,12 +55,13 @@ def profile(text: str) -> Group:
         spent = collections.Counter()
         for instruction, own in seconds.items():  # what XLA has made has no source
             spent[sources.get(instruction, re.sub(r"[.\d]+$", "", instruction))] += own
-        total, steps = sum(spent.values()), CALLS * prepared.steps
+        total, steps = spent.total(), CALLS * prepared.steps
         rows = [
-            Spent(what, 1e3 * own / steps, own / total)
+            [what, f"{1e3 * own / steps:.3f}", f"{100 * own / total:.1f} %"]
             for what, own in spent.most_common(MOST)
         ]
-        parts.append(to_terminal(make(COLUMNS, rows), f"{text}, {name}"))
+        made = Table(["operation", "ms per step", "share"], rows)
+        parts.append(to_terminal(made, f"{text}, {name}"))
     return Group(*parts)
 
 

@@ -52,7 +52,13 @@ def load(module: nn.Module, variables: Iterable[PyTree]) -> None:
     Raises:
       ValueError: the module has another number of layers.
     """
-    trees = [layer for tree in variables for layer in _layers(tree)]
+    trees = []  # of one layer each, with its running statistics
+    for tree in variables:
+        layers = collections.defaultdict(dict)
+        for collection in tree.values() if "params" in tree else [tree]:
+            for (*path, name), leaf in traverse_util.flatten_dict(collection).items():
+                layers[tuple(path)][name] = leaf
+        trees += [layers[path] for path in sorted(layers)]
     kinds = (nn.Conv2d, nn.Linear), nn.BatchNorm2d
     for kind, name in zip(kinds, ("kernel", "scale"), strict=True):
         layers = [layer for layer in module.modules() if isinstance(layer, kind)]
@@ -78,7 +84,9 @@ def base(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
     if compile:
         _compile(model.network, "loss")
     labels = torch.from_numpy(split.labels).long().to(device())
-    step = base_trainer(model, _images(split.images), labels, batch)
+    step = base_trainer(
+        model, torch.from_numpy(split.images).to(device()), labels, batch
+    )
     return {BASE: _prepared(step, compile)}
 
 
@@ -87,7 +95,9 @@ def code(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
     model = model_of(s)
     if compile:
         _compile(model, "loss")
-    step = code_trainer(model, _images(s.dataset.train.images), batch)
+    step = code_trainer(
+        model, torch.from_numpy(s.dataset.train.images).to(device()), batch
+    )
     return {CODE: _prepared(step, compile)}
 
 
@@ -96,7 +106,7 @@ def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepar
     model = model_of(s).eval()
     if compile:
         _compile(model, "logits")
-    images = _images(s.dataset.train.images[:batch])
+    images = torch.from_numpy(s.dataset.train.images[:batch]).to(device())
     jobs = {}
     for name, lost in ((NOTHING_LOST, -1), (ONE_LOST, 0)):
         available = torch.arange(s.pipeline.n, device=device())[None] != lost
@@ -121,20 +131,6 @@ def set_up() -> dict[str, Any]:
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "onednn": torch.backends.mkldnn.is_available(),
     }
-
-
-def _layers(tree: PyTree) -> list[dict[str, Any]]:
-    """Returns the layers of one block, with their running statistics, in order."""
-    layers = collections.defaultdict(dict)
-    collected = "params" in tree
-    for variables in tree.values() if collected else [tree]:
-        for (*path, name), leaf in traverse_util.flatten_dict(variables).items():
-            layers[tuple(path)][name] = leaf
-    return [layers[path] for path in sorted(layers)]
-
-
-def _images(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).to(device())
 
 
 def _compile(module: nn.Module, name: str) -> None:

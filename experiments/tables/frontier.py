@@ -21,7 +21,7 @@ from coded_jax.report.formatting import (
 )
 from coded_jax.report.frontier import Point
 from coded_jax.runs.reading import code_name, patterns_of
-from tables import finished_runs, sections, stored, targets
+from tables import sections, stored, targets
 from tables.sections import Long, Section
 from tables.stored import Content
 from tables.targets import NONE
@@ -99,9 +99,9 @@ def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Row]:
       measured: `history` for runs of former versions.
 
     Raises:
-      ValueError: see `finished_runs.read_runs`; or two runs differ on one code.
+      ValueError: see `stored.read_runs`; or two runs differ on one code.
     """
-    runs = [{**x, "measured": measured} for x in finished_runs.read_runs(paths)]
+    runs = [{**x, "measured": measured} for x in stored.read_runs(paths)]
     codes = frontier.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
     some = {point.n: point for point in codes}

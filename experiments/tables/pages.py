@@ -1,11 +1,14 @@
-"""The generated sections of README.md and docs, and the CSV files beside the pages."""
+"""What is generated: sections of README.md and docs, the CSV files beside the pages,
+and the comments of flagfiles that say what their runs have given."""
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import tables as benchmark_tables
@@ -14,6 +17,7 @@ from rich.console import Console
 from coded_jax import settings
 from coded_jax.codes import CodeConfig
 from coded_jax.report import run_tables
+from coded_jax.report.formatting import measure_text, percent
 from coded_jax.report.table import Table, to_csv
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.service.config import ServeConfig, WebConfig
@@ -29,8 +33,8 @@ from tables import (
     service,
     stored,
 )
-from tables.finished_runs import read_published
 from tables.sections import Section
+from tables.stored import Content
 
 FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service)
 SETTINGS = {
@@ -42,6 +46,11 @@ SETTINGS = {
     "settings_web": WebConfig,
 }
 ROOT = Path(__file__).parents[2]
+HEADING = "# Expect (of stored results, written by experiments/renew.py):"
+BEGIN = "#   "
+WIDTH = 88
+FLAGS = stored.EXPERIMENTS / "flags"
+FOLDERS = ("table5", "networks", "cheap", "groups", "layers", "images")
 SECTION = re.compile(
     r"^<!-- (?P<name>\S+): begin -->$(.*?(?P<end><!-- (?P=name): end -->))?",
     re.MULTILINE | re.DOTALL,
@@ -51,7 +60,7 @@ SECTION = re.compile(
 def quickstart_section() -> Section:
     """Returns the output of the quick start's run."""
     output = io.StringIO()
-    results = read_published(stored.RESULTS / "quickstart")
+    (results,) = stored.read_runs([stored.RESULTS / "quickstart"])
     Console(file=output, width=80, highlight=False).print(run_tables.tables(results))
     text = "\n".join(line.rstrip() for line in output.getvalue().splitlines())
     return Section("```text\n{}\n```".format(text.strip("\n")))
@@ -110,6 +119,51 @@ def renewed(
     return {page: text, **files}
 
 
-def orphans(made: Iterable[Path], root: Path = ROOT) -> list[Path]:
-    """Returns the CSV files below docs that no section makes any more."""
-    return sorted({*(root / "docs").rglob("*.csv")} - {*made})
+def flagfiles() -> dict[Path, str]:
+    """Returns the texts of all flagfiles, with what their stored runs gave."""
+    (quickstart,) = stored.read("quickstart").values()
+    runs = {"quickstart": quickstart}
+    for folder in FOLDERS:
+        runs |= stored.read(folder)
+        former = stored.read(f"{stored.HISTORY}/{folder}")
+        runs |= {f"{name} (history)": run for name, run in former.items()}
+    return {
+        path: renewed_flagfile(path.read_text(), expected(path.name, runs))
+        for path in sorted(FLAGS.glob("*.flags"))
+    }
+
+
+def renewed_flagfile(text: str, made: list[str]) -> str:
+    """Returns a flagfile with other lines below `HEADING`; as it is without that."""
+    if HEADING not in text:
+        return text
+    before, heading, after = text.partition(f"{HEADING}\n")
+    kept = itertools.dropwhile(lambda x: x.startswith(BEGIN), after.splitlines(True))
+    return "".join([before, heading, *(f"{line}\n" for line in made), *kept])
+
+
+def expected(flagfile: str, runs: dict[str, Content]) -> list[str]:
+    """Returns accuracies, times, machine and date of each run of a flagfile, such as
+    `quickstart.flags`."""
+    wrapper = textwrap.TextWrapper(WIDTH, BEGIN, f"{BEGIN}  ", break_on_hyphens=False)
+    made = []
+    for name, run in runs.items():
+        if f"/{flagfile}" not in run["command"]:
+            continue
+        by_lost = [
+            f"{measure_text(row, 'mean')} (worst {measure_text(row, 'worst')}) with "
+            f"{l} lost"
+            for l, row in run["summary"].items()
+            if 0 < int(l) <= run["split"]["r"]
+        ]
+        hardware = stored.hardware_of(run)
+        processor = hardware.get("processor")
+        cores = stored.cores_text(hardware["cores"])
+        made += wrapper.wrap(
+            f"{name}: base {percent(run['base']['test_accuracy'])} %, "
+            f"{', '.join(by_lost)}; {stored.times_text(run)}, "
+            f"{stored.seconds_of(run):.0f} s in all on "
+            f"{' '.join(filter(None, [cores, processor]))}, "
+            f"{stored.origin_of(run).date}"
+        )
+    return made

@@ -28,12 +28,10 @@ class Program(NamedTuple):
     Attributes:
       content: the stored result.
       outcome: of compiling the program.
-      before: the same program before it was mended; None where it was not.
     """
 
     content: Content
     outcome: Compiled
-    before: Program | None = None
 
     @property
     def chip(self) -> Chip:
@@ -173,44 +171,6 @@ def summary_section() -> Section:
     return section(table.make(SUMMARY, shown), files={"machines.csv": every})
 
 
-def changed(name: str, text: Callable[[Program], str] | None = None) -> Columns:
-    """Returns the columns of a figure before and after; one of `FIGURES` by default."""
-    text = text or FIGURES[name]
-    return {f"{name}, before": lambda x: text(x.before), f"{name}, after": text}
-
-
-def least_moved(program: Program) -> str:
-    """Returns kB per image: each argument read once, each output written once."""
-    memory = program.outcome.figures.memory
-    moved = memory["arguments"] + memory["outputs"]
-    return number_text(moved / 1e3 / program.outcome.images)
-
-
-MENDED: Columns = {
-    "machine": MACHINE["machine"],
-    "program": lambda x: f"{x.content['config']['base_model']}, {x.outcome.name}",
-    "Mflop per image needed": lambda x: number_text(
-        x.content["operations_needed"] / math.prod(x.outcome.mesh) / 1e6
-    ),
-    **changed("Mflop per image"),
-    "kB of HBM per image at least": least_moved,
-    **changed("kB of HBM per image"),
-    **changed("MB held"),
-    **changed("estimated cycles per image", per_image("cycles", 1)),
-    "commit, before": lambda x: ORIGIN["commit"](x.before),
-}
-
-
-def mended_section() -> Section:
-    """Returns the file of programs before and after what they showed was mended."""
-    key = lambda x: (x.content["target"], subject_of(x), x.outcome.name)
-    before = {key(x): x for x in read("history/compiled")}
-    programs = [
-        x._replace(before=before[key(x)]) for x in read("compiled") if key(x) in before
-    ]
-    return section(files={"mended.csv": long(MENDED, programs, "program")})
-
-
 PARTS = ("encode", "queries", "piece", "shares", "decode")
 
 
@@ -279,7 +239,6 @@ def programs_section() -> Section:
 
 SECTIONS: dict[str, Callable[[], Section]] = {
     "accelerators_summary": summary_section,
-    "accelerators_mended": mended_section,
     "accelerators_first_k": first_k_section,
     "accelerators": programs_section,
 }

@@ -28,9 +28,9 @@ from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
 from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
 from coded_jax.types import Split
 from tables import stored
-from tables.finished_runs import read_current
 from tables.searches import first_cell
 from tables.sections import section
+from tables.stored import read_current
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

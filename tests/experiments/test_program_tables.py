@@ -9,7 +9,7 @@ from tables import programs
 from coded_jax.report import table
 
 TEXTS = {"machine", "experiment", "program", "mesh", "collectives, kB sent", "refused"}
-TEXTS |= {*programs.ORIGIN, "commit, before"}
+TEXTS |= {*programs.ORIGIN}
 
 
 def rows_of(section):
@@ -51,7 +51,7 @@ def test_figures_of_a_program():
     content = {"target": "h100:2", "operations_needed": 6e6}
     content["programs"] = [program({"operations": 8e6, "moved": 3350e4})]
     content["programs"].append(program({"operations": 4e6, "cycles": 8}))
-    own, old = programs.programs_of(content)
+    own, _ = programs.programs_of(content)
     cells = {name: text(own) for name, text in programs.FIGURES.items()}
     assert cells["Mflop per image"] == "2" and cells["kB of HBM per image"] == "8375"
     assert (cells["MB held"], cells["of HBM, %"]) == ("8000", "10")
@@ -59,14 +59,6 @@ def test_figures_of_a_program():
     assert (cells["bound, µs per image"], cells["bound by"]) == ("2.5", "HBM")
     summary = [programs.SUMMARY[name](own) for name in ("most memory, MB", "of HBM, %")]
     assert summary == ["8000", "10"] and programs.SUMMARY["compiled"](own) == "2"
-    mended = own._replace(before=old)
-    cell = lambda name: programs.MENDED[name](mended)
-    assert cell("Mflop per image needed") == "3"
-    assert cell("Mflop per image, before") == "1"
-    assert cell("Mflop per image, after") == "2"
-    assert cell("kB of HBM per image at least") == "1000000"
-    assert cell("estimated cycles per image, before") == "2"
-    assert cell("estimated cycles per image, after") == "-"
 
 
 def test_bounds_of_a_program_per_chip():

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from tables import finished_runs, reports, searches
+from tables import reports, searches, stored
 
 from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
@@ -149,4 +149,4 @@ def test_runs_that_are_not_finished_are_told_in_one_line(tmp_path):
     (tmp_path / "flags.txt").write_text("--k=2\n")
     message = f"is not finished .run.py --flagfile={tmp_path}/flags.txt goes on"
     with pytest.raises(ValueError, match=message):
-        finished_runs.read_current(tmp_path)
+        stored.read_current(tmp_path)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from tables import expectations, pages, runs, searches, stored, targets
+from tables import pages, runs, searches, stored, targets
 from tables.sections import Section
 
 from coded_jax.inference.costs import Cost, Round
@@ -137,7 +137,6 @@ def test_pages_and_the_files_beside_them(tmp_path):
     (tmp_path / "README.md").write_text("# No sections\n")
     docs, page = tmp_path / "docs", tmp_path / "docs/a.md"
     docs.mkdir()
-    (docs / "gone.csv").touch()
     page.write_text("before\n<!-- x: begin -->\nold\n<!-- x: end -->\nafter\n")
     made = {"x": lambda: Section(r"\1 new", {"x.csv": Table(["a"], [["**1**"]])})}
     assert pages.pages(tmp_path) == [page]
@@ -146,8 +145,6 @@ def test_pages_and_the_files_beside_them(tmp_path):
         page: "before\n<!-- x: begin -->\n\n\\1 new\n\n<!-- x: end -->\nafter\n",
         docs / "x.csv": "a\n1\n",
     }
-    (docs / "x.csv").touch()
-    assert pages.orphans(texts, tmp_path) == [docs / "gone.csv"]
     for name, end in (("y", "<!-- y: end -->"), ("x", "")):
         page.write_text(f"<!-- {name}: begin -->\n{end}\n")
         with pytest.raises(ValueError, match=f"section: '{name}' in .* with its end"):
@@ -179,10 +176,10 @@ def test_verdicts():
 
 
 def test_flagfiles_say_what_their_stored_runs_gave():
-    (line, second) = expectations.lines("a.flags", {"x": result()})
+    (line, second) = pages.expected("a.flags", {"x": result()})
     assert line.startswith("#   x: base 99.00 %, 95.00 (worst 90.00) with 1 lost; base")
     assert second.endswith("90 s in all on 2 cores A, 2026-05-06")
-    text = f"# a\n{expectations.HEADING}\n#   old\n--k=2\n"
-    assert expectations.renewed_text(text, [line]) == text.replace("#   old", line)
-    assert expectations.renewed_text("--k=2\n", [line]) == "--k=2\n"
-    assert len(expectations.renewed()) > 100
+    text = f"# a\n{pages.HEADING}\n#   old\n--k=2\n"
+    assert pages.renewed_flagfile(text, [line]) == text.replace("#   old", line)
+    assert pages.renewed_flagfile("--k=2\n", [line]) == "--k=2\n"
+    assert len(pages.flagfiles()) > 100

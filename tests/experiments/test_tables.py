@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tables import deep, finished_runs, frontier, targets
+from tables import deep, frontier, stored, targets
 
 from coded_jax.report import table
 from coded_jax.report.frontier import Point, points
@@ -163,12 +163,12 @@ def test_scripts_refuse_in_one_line(script, arguments, name):
 
 def test_runs_that_are_not_measured_alike_are_not_compared():
     names = ["cheap/vgg16_cheap_k2_r1.json", "layers/vgg16_layers_k2_r1.json"]
-    assert len(finished_runs.read_runs([str(RESULTS / name) for name in names])) == 2
+    assert len(stored.read_runs([str(RESULTS / name) for name in names])) == 2
     names[1] = "groups/fashion_vgg16_group.json"
     with pytest.raises(
         ValueError, match="^runs: of different pieces .of an image, of groups"
     ):
-        finished_runs.read_runs([str(RESULTS / name) for name in names])
+        stored.read_runs([str(RESULTS / name) for name in names])
 
 
 def test_targets_of_deep_networks_hold_for_cheap_codes(results):

@@ -48,15 +48,9 @@ DEMO = flags.DEFINE_bool(
 flags.mark_flag_as_required("workdir")
 
 
-def check_front(settings: WebConfig) -> str | None:
+def _check_front(settings: WebConfig) -> str | None:
     """Checks all that the front needs, before minutes are spent on training; returns
-    the token, None if none.
-
-    Raises:
-      ImportError: a package is missing.
-      ValueError: a port is taken, a file of TLS or of the token is no use, or there
-        are no workers for a demo.
-    """
+    the token, None if none."""
     try:
         from coded_jax.service.web import app, server  # noqa: F401
     except ImportError as error:
@@ -81,12 +75,8 @@ def check_front(settings: WebConfig) -> str | None:
     return server.read_token(settings.token_file) if settings.token_file else None
 
 
-def finish_run() -> None:
-    """Trains and evaluates what the flags describe, unless that is done already.
-
-    Raises:
-      ValueError: the folder has a finished run with other flags.
-    """
+def _finish_run() -> None:
+    """Trains and evaluates what the flags describe, unless that is done already."""
     try:
         results = workdir.read_results(absolute(WORKDIR.value))
     except ValueError:
@@ -100,15 +90,11 @@ def finish_run() -> None:
 
 
 @contextlib.contextmanager
-def listening(
+def _listening(
     service: Service, settings: WebConfig, token: str | None
 ) -> Iterator[str]:
     """Answers over HTTP meanwhile, and at the end what is in flight; `POST /reload` and
-    SIGHUP load the run anew.
-
-    Yields:
-      The address.
-    """
+    SIGHUP load the run anew. Yields the address."""
     from coded_jax.service.web import app, server
     from coded_jax.service.web.page import Demo
 
@@ -145,16 +131,16 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     signal.signal(signal.SIGHUP, lambda *_: None)  # the run is loaded in any case
     settings = WebConfig(**setting_flags.read(WebConfig))
-    token = check_front(settings)
+    token = _check_front(settings)
     faults = runtime_flags.faults_from_flags()
     options = runtime_flags.options_from_flags()
     engine = runtime_flags.ENGINE.value
     if "devices" not in ENGINES[engine].ignores:
         options["devices"] = DEVICES.value
-    finish_run()
+    _finish_run()
     with serve(WORKDIR.value, engine, faults=faults, **options) as service:
         with contextlib.ExitStack() as closing:
-            url = closing.enter_context(listening(service, settings, token))
+            url = closing.enter_context(_listening(service, settings, token))
             startup.shorten_collections()
             if METRICS_PORT.value is not None:
                 closing.callback(metrics.expose(METRICS_PORT.value, service.summary))

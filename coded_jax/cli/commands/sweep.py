@@ -57,6 +57,7 @@ ADDRESS = flags.DEFINE_string(
     "address", None, "host:port of a Ray cluster; one of this machine if not given"
 )
 flags.mark_flag_as_required("workdir")
+KNOWN = sorted(declared.name for declared in settings(Config))
 LONGEST = 120  # characters of the name of a cell's folder
 
 Options = dict[str, str]
@@ -69,12 +70,12 @@ def cells_from_flags() -> list[Cell]:
     Raises:
       ValueError: the flags name no cell, or one that is out of range.
     """
-    together, alone = [variant_of(text) for text in VARIANT.value] or [{}], varied()
+    together, alone = [_variant_of(text) for text in VARIANT.value] or [{}], _varied()
     if both := {flag for variant in together for flag in variant}.intersection(alone):
         raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
     require("vary", [], together != [{}] or bool(alone), "one or more, or --variant,")
     cells = [
-        cell_of({**variant, **dict(zip(alone, values, strict=True))})
+        _cell_of({**variant, **dict(zip(alone, values, strict=True))})
         for variant in together
         for values in itertools.product(*alone.values())
     ]
@@ -87,56 +88,34 @@ def cells_from_flags() -> list[Cell]:
     return cells
 
 
-def varied() -> dict[str, list[str]]:
-    """Returns the values of each flag that varies.
-
-    Raises:
-      ValueError: a flag is unknown or given twice, or has no value.
-    """
+def _varied() -> dict[str, list[str]]:
+    """Returns the values of each flag that varies."""
     values_of: dict[str, list[str]] = {}
     for text in VARY.value:
         name, _, values = text.partition("=")
-        check_name("vary", name)
-        fits = bool(values.split()) and name not in values_of
-        require("vary", text, fits, "all values of a flag at once, as 'k=2 4',")
+        fits = name in KNOWN and bool(values.split()) and name not in values_of
+        accepted = f"all values of a flag at once, as 'k=2 4', of one of {KNOWN},"
+        require("vary", text, fits, accepted)
         values_of[name] = values.split()
     return values_of
 
 
-def variant_of(text: str) -> Options:
-    """Returns the flags of one variant, as `--k=4 --r=2`.
-
-    Raises:
-      ValueError: a flag is unknown or given twice, or has no value.
-    """
-    refused = ValueError(f"variant: {text!r} given, as '--k=4 --r=2' accepted")
+def _variant_of(text: str) -> Options:
+    """Returns the flags of one variant, as `--k=4 --r=2`."""
     try:
         words = shlex.split(text)
     except ValueError:  # an open quotation
-        raise refused from None
-    options: Options = {}
-    for word in words:
-        match = re.fullmatch(r"--?(\w+)=(.*)", word)
-        if not match or match[1] in options:
-            raise refused
-        check_name("variant", match[1])
-        options[match[1]] = match[2]
+        words = [""]
+    matches = [re.fullmatch(r"--?(\w+)=(.*)", word) for word in words]
+    options = {match[1]: match[2] for match in matches if match}
+    fits = len(options) == len(words) and {*options} <= {*KNOWN}
+    require("variant", text, fits, f"flags as '--k=4 --r=2', of {KNOWN},")
     return options
 
 
-def check_name(argument: str, name: str) -> None:
-    """Raises ValueError unless it is a flag of an experiment."""
-    known = sorted(declared.name for declared in settings(Config))
-    require(argument, name, name in known, f"a flag of an experiment: {known}")
-
-
-def cell_of(options: Options) -> Cell:
+def _cell_of(options: Options) -> Cell:
     """Returns the cell in which `options` take the place of the flags given. Its name
-    is that of a folder: `epochs=2_k=4`, shortened if need be, or `default`.
-
-    Raises:
-      ValueError: a value is out of range.
-    """
+    is that of a folder: `epochs=2_k=4`, shortened if need be, or `default`."""
     text = "_".join(f"{flag}={value}" for flag, value in options.items()) or "default"
     name = re.sub(r"[^\w=.,+:-]", "-", text)
     if name != text or len(name) > LONGEST:
@@ -151,13 +130,8 @@ def cell_of(options: Options) -> Cell:
             raise ValueError(f"cell {name}: {error} (blanks part values)") from None
 
 
-def sweep_from_flags(cells: list[Cell]) -> Sweep:
-    """Returns the sweep, and makes its folder.
-
-    Raises:
-      ValueError: a flag is out of range, the folder cannot be written to, or the cells
-        need other base models than the one whose folder was given.
-    """
+def _sweep_from_flags(cells: list[Cell]) -> Sweep:
+    """Returns the sweep, and makes its folder."""
     places = experiment_flags.places_from_flags()
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
     accepted = f"none where cells need {len(bases)} base models"
@@ -176,12 +150,12 @@ def sweep_from_flags(cells: list[Cell]) -> Sweep:
         places=places._replace(workdir=folder),
         command=command_text(),
         cells=cells,
-        vary=varied(),
+        vary=_varied(),
         variants=VARIANT.value,
     )
 
 
-def run_cells(
+def _run_cells(
     cells: list[Cell], sweep: Sweep, progress: LiveTable
 ) -> Iterator[CellResult]:
     """Runs cells one after the other in this process, or in processes of their own;
@@ -199,18 +173,11 @@ def run_cells(
             progress.remove_task(row)
 
 
-def run_waiting(
+def _run_waiting(
     sweep: Sweep, finished: list[CellResult], console: Console
 ) -> list[CellResult]:
     """Runs the cells that are not finished, with a line for each, and writes the tables
-    of all so far after each one.
-
-    Returns:
-      The results of all cells, in their order.
-
-    Raises:
-      loop.Interrupted: a signal asked to stop.
-    """
+    of all so far after each one. Returns the results of all, in their order."""
     ended = {result.cell.name: result for result in finished}
     waiting = [cell for cell in sweep.cells if cell.name not in ended]
     if ended:
@@ -229,10 +196,10 @@ def run_waiting(
 
     with LiveTable(console, prints=False) as progress:
         row = progress.begin("cells", len(waiting))
-        for result in run_cells(waiting, sweep, progress):
+        for result in _run_cells(waiting, sweep, progress):
             ended[result.cell.name] = result
             progress.advance(row)
-            text = f"{len(ended)}/{len(sweep.cells)} {result_text(result)}"
+            text = f"{len(ended)}/{len(sweep.cells)} {_result_text(result)}"
             if progress.disable and (left := progress.tasks[0].time_remaining):
                 text += f", about {duration_text(left)} left"
             console.print(text, highlight=False, soft_wrap=True)
@@ -241,7 +208,7 @@ def run_waiting(
     return in_order()
 
 
-def result_text(result: CellResult) -> str:
+def _result_text(result: CellResult) -> str:
     """Returns the accuracies of a cell, or why it has none."""
     if result.results is None:
         return f"{result.cell.name}: {result.error}"
@@ -256,7 +223,7 @@ def main(argv: list[str]) -> None:
     """Runs the cells that are not finished, and prints the table of all."""
     console = Console()
     cells = cells_from_flags()
-    sweep = sweep_from_flags(cells)
+    sweep = _sweep_from_flags(cells)
     sweeps.require_same_flags(sweep)
     left = [sweeps.finished(cell, sweep) for cell in cells]
     finished = [result for result in left if result]
@@ -270,7 +237,7 @@ def main(argv: list[str]) -> None:
         cluster.connect(ADDRESS.value, JOBS.value)
     startup.run_one_by_one()
     experiment_flags.start_jax()
-    results = run_waiting(sweep, finished, console)
+    results = _run_waiting(sweep, finished, console)
     failed = [result.cell.name for result in results if result.results is None]
     if len(failed) < len(cells):
         console.print(sweep_tables.terminal(sweep_tables.read(sweep.folder)))
