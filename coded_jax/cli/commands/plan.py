@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import time
 
-import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -26,18 +25,15 @@ from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command
 from coded_jax.cli.experiment_flags import config_from_flags
-from coded_jax.cli.image_flags import example_from_flags
+from coded_jax.cli.image_flags import Example, example_from_flags
 from coded_jax.cli.whole_networks import whole_network
-from coded_jax.codes import ConvolutionSplit, GroupSplit
 from coded_jax.inference import costs
 from coded_jax.inference.rates import Rates
-from coded_jax.inference.stages import compute
 from coded_jax.report import plan_picture, plan_table
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.staging import planning
-from coded_jax.types import apart
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -72,62 +68,51 @@ setting_flags.define(Rates)
 def main(argv: list[str]) -> None:
     """Prints the plan of the flags, and draws its pieces."""
     config, console = config_from_flags(), Console(highlight=False)
-    if MODEL.value is not None:
-        shown = _plan_model(console, config, MODEL.value)
-    else:
-        shown = _plan_code(console, config)
-    if shown is None or not PICTURE.value:
-        return
+    example = example_from_flags()
+    image, of_code = example.image, MODEL.value is None
+    plan = (_plan_code if of_code else _plan_model)(console, config, example)
+    if plan.channels != image.shape[-1] or not PICTURE.value:
+        return  # what the first coded stage reads is no image
+    # Perhaps padded, or cropped, before the first stage.
+    sizes = plan.rows.size, plan.columns.size
+    more = [(0, max(0, a - b)) for a, b in zip(sizes, image.shape, strict=False)]
+    shown = np.pad(image, [*more, (0, 0)])[: sizes[0], : sizes[1]]
     try:
-        plan_picture.draw(PICTURE.value, *shown)
+        plan_picture.draw(PICTURE.value, shown, plan)
     except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}")
 
 
-def _plan_code(console: Console, config: Config) -> tuple[np.ndarray, SplitPlan] | None:
-    """Prints the stages of a code, and returns an image and the plan by which the first
-    one splits it; None where it splits no image."""
+def _plan_code(console: Console, config: Config, example: Example) -> SplitPlan:
+    """Prints the stages of a code, and returns the plan of the first one."""
     accepted = "'image': a group is not split, each device computes a whole image"
-    is_group = isinstance(config.splitting, GroupSplit)
-    require("split", config.split, not is_group, accepted)
-    image, classes, _ = example_from_flags()
-    channels = image.shape[-1]
-    pipeline = build.build_pipeline(
-        config, image.shape, classes, (0.5,) * channels, (0.25,) * channels
-    )
-    variables = build.variable_shapes(pipeline.base, image.shape, classes)
-    stages = costs.stage_costs(pipeline, variables, image.shape)
-    cost = costs.cost_of(pipeline, variables, image.shape)
+    require("split", config.split, config.split != "group", accepted)
+    shape, classes = example.image.shape, example.classes
+    mean, std = (0.5,) * shape[-1], (0.25,) * shape[-1]
+    pipeline = build.build_pipeline(config, shape, classes, mean, std)
+    variables = build.variable_shapes(pipeline.base, shape, classes)
+    stages = costs.stage_costs(pipeline, variables, shape)
+    cost = costs.cost_of(pipeline, variables, shape)
     console.print(plan_table.table(stages, cost, config.r))
-    plan = pipeline.stages[0].plan
-    if not isinstance(config.splitting, ConvolutionSplit):
-        return image, plan
-    console.print(PARTS)
-    if config.stages and config.stages[0][0] > 1:
-        return None  # what the first convolution reads is no image
-    # As the client pads it for the first convolution.
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    before = pipeline.stages[0].before
-    x, *_ = apart(compute(before, zeros, image[None].astype("float32")))
-    return np.asarray(x[0]).astype(np.uint8), plan
+    if config.split == "convolution":
+        console.print(PARTS)
+    return pipeline.stages[0].plan
 
 
-def _plan_model(
-    console: Console, config: Config, name: str
-) -> tuple[np.ndarray, SplitPlan] | None:
+def _plan_model(console: Console, config: Config, example: Example) -> SplitPlan:
     """Prints the stages that are found for a whole network; see `_plan_code`."""
     defaults = Config()
     for flag in ("base_model", "split", "code", "stages", "grid", "stage_grids"):
         value = getattr(config, flag)
         require(flag, value, value == getattr(defaults, flag), "none with --model")
-    image, rates = example_from_flags().image, Rates(**setting_flags.read(Rates))
-    model, variables = whole_network(name, image.shape)
+    shape, rates = example.image.shape, Rates(**setting_flags.read(Rates))
+    model, variables = whole_network(str(MODEL.value), shape)
     begun = time.perf_counter()
     plan = planning.plan_stages(
         model,
         variables,
-        image.shape,
+        shape,
         config.k,
         config.r,
         rates=rates,
@@ -138,11 +123,4 @@ def _plan_model(
     seconds = time.perf_counter() - begun
     console.print(plan_table.proposal(plan, rates))
     console.print(f"planned in {seconds:.1f} s")
-    (rows, columns, channels), first = next(
-        (part.input_shape, part.plan) for part in plan.parts if part.plan is not None
-    )
-    if channels != image.shape[-1]:
-        return None
-    # Perhaps padded, or cropped, before the first stage.
-    more = [(0, max(0, rows - image.shape[0])), (0, max(0, columns - image.shape[1]))]
-    return np.pad(image, [*more, (0, 0)])[:rows, :columns], first
+    return next(part.plan for part in plan.parts if part.plan is not None)
