@@ -109,11 +109,7 @@ def work_of(row: Forecast) -> float:
 
 
 def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
-    """Returns the distribution of that name and those parameters.
-
-    Raises:
-      ValueError: the parameters, of the flag that it names, are others.
-    """
+    """Returns the distribution of that name, with the parameters of a flag."""
     try:
         return stragglers.make_distribution(name, parameters.value)
     except ValueError as error:

@@ -49,11 +49,14 @@ def curve(service: Service, images: Any, most: int, rates: list[int]) -> list[di
         exchanges = open_loop(submit, images, rate, SECONDS.value)
         after = joined.summary()
         batches = after["batches"] - before["batches"]
-        point = {"together": most, "rate": rate, **latencies(exchanges)}
-        point["images_per_batch"] = (after["images"] - before["images"]) / batches
-        point["wrong"] = wrong_answers(service.model, images, exchanges)
-        points.append(point)
-        if point["per_second"] < ENOUGH * rate:
+        points.append(
+            {
+                **{"together": most, "rate": rate, **latencies(exchanges)},
+                "images_per_batch": (after["images"] - before["images"]) / batches,
+                "wrong": wrong_answers(service.model, images, exchanges),
+            }
+        )
+        if points[-1]["per_second"] < ENOUGH * rate:
             break
     joined.release()
     return points
