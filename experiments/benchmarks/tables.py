@@ -60,12 +60,8 @@ def grouped(rows: list[Row]) -> list[dict[str, Row]]:
 
 
 def ratio(group: dict[str, Row], over: str) -> float | None:
-    """Returns how many times as fast as another framework we are; None if not measured.
-
-    Args:
-      group: of `grouped`.
-      over: the other framework.
-    """
+    """Returns how many times as fast as the framework `over` we are, of a group of
+    `grouped`; None if not measured."""
     ours, theirs = (group.get(name, {}).get("ms") for name in (OURS, over))
     return theirs / ours if ours and theirs else None
 
@@ -186,11 +182,8 @@ def notes(report: dict[str, Any]) -> list[str]:
 
 
 def summary(reports: Sequence[dict[str, Any]]) -> str:
-    """Returns the ratios to PyTorch on each machine, in Markdown.
-
-    Args:
-      reports: the contents of the files that `benchmark.py` has written.
-    """
+    """Returns the ratios to PyTorch on each machine, of files of `benchmark.py`, in
+    Markdown."""
     parts = [
         f"{title(report['machine'])}\n\n{to_markdown(summary_table(report))}"
         for report in reports

@@ -52,7 +52,7 @@ def requests_of(content: Content, client: float) -> list[Requests]:
 
 
 def quantile(kind: str, name: str) -> Callable[[Requests], str]:
-    """Returns the function of a quantile of a part, in milliseconds."""
+    """Returns the column of a quantile of a part, in milliseconds."""
     return lambda requests: f"{1e3 * requests.summary(kind)[name]:.1f}"
 
 

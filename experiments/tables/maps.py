@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -126,11 +127,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes(content: Content) -> list[Outcome]:
-    """Returns the comparisons of a check, by point and quantile.
-
-    Args:
-      content: of `map_check.json`.
-    """
+    """Returns the comparisons of a check, `map_check.json`, by point and quantile."""
     found = []
     for point in content["settings"]["points"]:
         begin, parts = f"{point['name']}: ", content["parts"]
@@ -154,21 +151,20 @@ def check_columns(found: Sequence[Outcome]) -> Columns:
     """Returns `CHECK` with numbers, the times of each strategy, `-` where it was not
     run, and conditions."""
 
-    def number(header: str) -> Callable[[Outcome], str]:
-        return lambda x: CHECK[header](x).removesuffix(" %")
-
-    def milliseconds(strategy: str, kind: str) -> Callable[[Outcome], str]:
-        def text(x: Outcome) -> str:
-            seconds = getattr(x.times, kind).get(strategy)
-            return "-" if seconds is None else f"{1e3 * seconds:.0f}"
-
-        return text
+    def milliseconds(x: Outcome, strategy: str, kind: str) -> str:
+        seconds = getattr(x.times, kind).get(strategy)
+        return "-" if seconds is None else f"{1e3 * seconds:.0f}"
 
     percent = {x: f"{x}, %" for x in ("simulated lead", "largest difference")}
-    columns = {percent.get(header, header): number(header) for header in CHECK}
+    columns: Columns = {
+        percent.get(header, header): lambda x, text=text: text(x).removesuffix(" %")
+        for header, text in CHECK.items()
+    }
     for strategy in sorted({strategy for x in found for strategy in x.times.measured}):
         for kind in ("measured", "simulated"):
-            columns[f"{strategy}, {kind} ms"] = milliseconds(strategy, kind)
+            columns[f"{strategy}, {kind} ms"] = functools.partial(
+                milliseconds, strategy=strategy, kind=kind
+            )
     return columns | {"conditions": lambda x: point_text(x.point)}
 
 

@@ -322,10 +322,7 @@ def headline_section() -> Section:
     )
 
 
-def _all_lost(row: Row) -> bool:
-    return int(row.lost) == row.sizes[1]
-
-
+ALL_LOST = lambda row: int(row.lost) == row.sizes[1]
 SECTIONS: dict[str, Callable[[], Section]] = {
     "headline": readme_section,
     "headline_all": headline_section,
@@ -334,7 +331,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
         "table5",
         "k, r | code | mean (worst) | no parity, mean (worst) | paper | above both | "
         "work",
-        _all_lost,
+        ALL_LOST,
     ),
     "zoo": partial(
         section,
@@ -347,7 +344,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
         "layers",
         "network | k, r | rounds | work of a device | client's work | kB, in + out | "
         "r lost, mean (worst) | replication, mean (worst)",
-        _all_lost,
+        ALL_LOST,
     ),
     "groups": partial(
         section,
@@ -362,7 +359,7 @@ SECTIONS: dict[str, Callable[[], Section]] = {
         "images",
         "data, network | k, r | lost | code | mean (worst) | mean IoU (worst) | "
         "PSNR (worst) | work",
-        lambda row: row.lost == "0" or _all_lost(row),
+        lambda row: row.lost == "0" or ALL_LOST(row),
         baselines=True,
     ),
 }

@@ -49,11 +49,8 @@ class Row(NamedTuple):
 
 
 def places(kind: str) -> list[Path]:
-    """Returns the folders of the sweeps of a kind, below those of all results.
-
-    Args:
-      kind: `alike` or one of `OWN`, of searches; `ablations`; `studies`.
-    """
+    """Returns the folders of the sweeps of a kind, below those of all results: `alike`
+    or one of `OWN`, of searches; `ablations`; `studies`."""
     found = []
     for path in sorted(stored.RESULTS.rglob(SWEEP)):
         place = path.parent.relative_to(stored.RESULTS)

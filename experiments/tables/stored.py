@@ -57,11 +57,7 @@ def origin_of(content: Content) -> Origin:
 
 
 def data_of(content: Content) -> str:
-    """Returns the data set's name, `folder NAME` where the images were in a folder.
-
-    Args:
-      content: of a stored result or of a base model's record.
-    """
+    """Returns the data set's name, `folder NAME` where the images were in a folder."""
     folder = re.search(r"--data_dir[= ](\S+)", content["command"])
     name = content["dataset"]
     return f"{name} {Path(folder[1]).name}" if name == "folder" and folder else name
@@ -112,11 +108,7 @@ def times_text(content: Content) -> str:
 
 
 def origins(of: Callable[[Any], Content] = lambda content: content) -> Columns:
-    """Returns columns that say of each row where it is from.
-
-    Args:
-      of: the stored result of a row's record.
-    """
+    """Returns columns that say where the stored result of each row's record is from."""
     texts = {
         "version": lambda content: origin_of(content).version,
         "commit": lambda content: origin_of(content).commit,
