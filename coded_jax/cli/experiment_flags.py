@@ -75,11 +75,13 @@ def places_from_flags() -> Places:
     """Returns the folders and devices of the run.
 
     Raises:
-      ValueError: the mesh is not two integers; or a base model of the repository is
-        named where it is not: it would be trained anew, and runs that are compared must
-        share one.
+      ValueError: there is no workdir; the mesh is not two integers; or a base model of
+        the repository is named where it is not: it would be trained anew, and runs that
+        are compared must share one.
     """
     base_dir = BASE_DIR.value
+    if WORKDIR.value is None:
+        raise ValueError("workdir: not given, --workdir=... accepted")
     if base_dir and Path(base_dir).is_relative_to(BASES) and not BASES.is_dir():
         raise ValueError(
             f"base_dir: {base_dir!r} given, which only the repository has: start this "

@@ -14,7 +14,6 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from absl import flags
 from rich.console import Console
 
 from coded_jax.cli.command_line import command, command_text
@@ -25,7 +24,6 @@ from coded_jax.runs import experiment
 from coded_jax.runs.progress import LiveTable
 from coded_jax.training import loop
 
-flags.mark_flag_as_required("workdir")
 PREPARING = (
     "preparing data, network and pieces (the first time also fast kernels, 10 s)"
 )

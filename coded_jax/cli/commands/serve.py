@@ -45,7 +45,6 @@ METRICS_PORT = flags.DEFINE_integer(
 DEMO = flags.DEFINE_bool(
     "demo", False, "give the page buttons that kill, slow and corrupt workers"
 )
-flags.mark_flag_as_required("workdir")
 
 
 def _check_front(settings: WebConfig) -> str | None:
@@ -77,8 +76,9 @@ def _check_front(settings: WebConfig) -> str | None:
 
 def _finish_run() -> None:
     """Trains and evaluates what the flags describe, unless that is done already."""
+    places = experiment_flags.places_from_flags()
     try:
-        results = workdir.read_results(absolute(WORKDIR.value))
+        results = workdir.read_results(absolute(places.workdir))
     except ValueError:
         prepared = experiment_flags.prepare_from_flags()
         experiment.run(prepared, command=command_text())

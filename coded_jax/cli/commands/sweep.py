@@ -56,7 +56,6 @@ JOBS = flags.DEFINE_integer(
 ADDRESS = flags.DEFINE_string(
     "address", None, "host:port of a Ray cluster; one of this machine if not given"
 )
-flags.mark_flag_as_required("workdir")
 KNOWN = sorted(declared.name for declared in settings(Config))
 LONGEST = 120  # characters of the name of a cell's folder
 
