@@ -32,12 +32,16 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
 from coded_jax.codes.config import MAX_N
 from coded_jax.latency import answers, comparison, stragglers
-from coded_jax.latency import strategies as every
 from coded_jax.latency.comparison import Forecast
-from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.machines import Conditions, Machine
 from coded_jax.latency.maps import QUANTILES
-from coded_jax.latency.simulation import Machine
 from coded_jax.latency.stragglers import Distribution
+from coded_jax.latency.strategies import (
+    Strategy,
+    all_of_runs,
+    strategies,
+    whole_images,
+)
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
@@ -77,12 +81,11 @@ CLIENT = flags.DEFINE_float(
     "decoding are timed; twice those of the median device if not given",
     lower_bound=0,
 )
-HEDGE_AFTER = flags.DEFINE_float(
-    "hedge_after", None, "seconds after which missing pieces are sent again"
-)
 MAX_DEVICES = flags.DEFINE_integer("max_devices", None, "that may be used")
 DEVICES = 6  # of a network that is named, without that flag
-REQUESTS = flags.DEFINE_integer("requests", comparison.REQUESTS, "simulated")
+REQUESTS = flags.DEFINE_integer(
+    "requests", comparison.REQUESTS, "simulated", lower_bound=1
+)
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json")
@@ -102,8 +105,6 @@ TABLE: table.Columns = {
 
 def work_of(row: Forecast) -> float:
     """Returns a device's work in all rounds, as a fraction of the whole `F_Conv`."""
-    if row.strategy.workload is None:
-        return 0.0
     cost = row.strategy.workload.cost
     return cost.device_flops / cost.whole_flops
 
@@ -123,10 +124,11 @@ def machine_from_flags() -> Machine:
         client = comparison.usual_seconds(Machine(compute, 0.0)) / Conditions().client
     late = LATE.value and distribution(LATE.value, LATE_PARAMETERS)
     usual = setting_flags.read(Conditions, USUAL)
+    Conditions(**usual)  # refuses what is out of range
     return Machine(compute, client, delay=late, **usual)
 
 
-def strategies_from(arguments: Sequence[str]) -> tuple[list[every.Strategy], float]:
+def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
     """Returns the strategies of runs or of a network, and the network's accuracy.
 
     Raises:
@@ -139,25 +141,22 @@ def strategies_from(arguments: Sequence[str]) -> tuple[list[every.Strategy], flo
     if arguments:
         refuse_beside_runs()
         runs = read_runs(arguments)
-        found, accuracy = every.all_of_runs(runs), runs[0]["base"]["test_accuracy"]
+        found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
         n = most or max(strategy.n for strategy in found)
-        found += every.whole_images(read_cost(runs[0], "code"), n, accuracy)
+        found += whole_images(read_cost(runs[0], "code"), n, accuracy)
     else:
         _, cnn = cnn_from_flags([])
-        found, accuracy = every.strategies(cnn, most or DEVICES), cnn.accuracy
-    if HEDGE_AFTER.value is not None:
-        found = every.hedged_after(found, HEDGE_AFTER.value)
+        found, accuracy = strategies(cnn, most or DEVICES), cnn.accuracy
     return [some for some in found if most is None or some.n <= most], accuracy
 
 
 def record_of(row: Forecast) -> dict[str, Any]:
     """Returns a row of `choose.json`."""
     strategy, (k, r) = row.strategy, row.strategy.sizes
-    workload = strategy.workload
     names = ("family", "code", "pieces", "n")
     return {
         **{name: getattr(strategy, name) for name in names},
-        **{"k": k, "r": r, "rounds": len(workload.cost.rounds) if workload else 0},
+        **{"k": k, "r": r, "rounds": len(strategy.workload.cost.rounds)},
         "work": work_of(row),
         **{name.replace(".", ""): row.seconds[name] for name in QUANTILES},
         **{"answered": row.answered, "accuracy": row.accuracy},

@@ -16,20 +16,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 from absl import flags
 from rich.console import Console
+from tables import drawn_maps
 from tables.stored import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.network_flags import cnn_from_flags
-from coded_jax.latency import map_figure, map_table
-from coded_jax.latency.conditions import AXES, Conditions
-from coded_jax.latency.maps import REQUESTS as USUAL_REQUESTS
-from coded_jax.latency.maps import Plane, Question, draw_up, log_values
+from coded_jax.latency import maps
+from coded_jax.latency.machines import AXES, Conditions
 from coded_jax.latency.stragglers import Trace
 from coded_jax.latency.strategies import strategies
+from coded_jax.report.table import to_terminal
 from coded_jax.runs import workdir
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
@@ -44,7 +45,7 @@ MARGIN = flags.DEFINE_float(
     upper_bound=100,
 )
 REQUESTS = flags.DEFINE_integer(
-    "requests", USUAL_REQUESTS, "simulated at each point", lower_bound=1000
+    "requests", maps.REQUESTS, "simulated at each point", lower_bound=1000
 )
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
 KEEP = flags.DEFINE_boolean(
@@ -68,7 +69,7 @@ X, Y = (
 )
 
 
-def plane_from_flags() -> Plane:
+def plane_from_flags() -> maps.Plane:
     """Returns the plane that the flags describe.
 
     Raises:
@@ -87,13 +88,20 @@ def plane_from_flags() -> Plane:
         )
         require(flag.name, flag.value, fits, accepted)
         axes[flag.name] = axis
-        axes[f"{flag.name}_values"] = log_values(least, most, int(points))
+        values = np.geomspace(least, most, int(points)).tolist()
+        axes[f"{flag.name}_values"] = tuple(float(f"{x:.3g}") for x in values)
+    names = axes["x"], axes["y"]
+    require("y", axes["y"], axes["x"] != axes["y"], "another axis than x")
     conditions = setting_flags.read(Conditions, NAMES)
-    fits = TRACE.value is None or conditions["straggling"] == "trace"
+    is_trace = conditions["straggling"] == "trace"
+    fits = TRACE.value is None or is_trace
     require("trace", TRACE.value, fits, "none without --straggling=trace")
+    accepted = "an x and a y other than tail with straggling=trace"
+    require("axis", "tail", not (is_trace and "tail" in names), accepted)
     trace = Trace.read(TRACE.value).values if TRACE.value else ()
-    plane = Plane(**axes, fixed=Conditions(**conditions, trace=trace))
-    plane.check()
+    plane = maps.Plane(**axes, fixed=Conditions(**conditions, trace=trace))
+    for _ in plane.points():  # raises where a value is out of range
+        pass
     return plane
 
 
@@ -104,7 +112,7 @@ def main(argv: list[str]) -> None:
     runs = read_runs(argv[1:]) if argv[1:] else []
     asked = plane_from_flags()
     name, cnn = cnn_from_flags(runs)
-    question = Question(
+    question = maps.Question(
         network=name,
         n=N.value,
         accuracy=cnn.accuracy,
@@ -121,12 +129,13 @@ def main(argv: list[str]) -> None:
         compared = strategies(cnn, N.value, runs)
         bars.update(bar, description="points", total=points, note="")
         advance = lambda: bars.advance(bar)
-        content = draw_up(question, compared, path, advance, KEEP.value)
+        content = maps.draw_up(question, compared, path, advance, KEEP.value)
     content |= origin()
     workdir.write_atomically(path, json.dumps(content))
-    console.print(map_figure.title(content), map_table.table(content), sep="\n")
+    rows = to_terminal(drawn_maps.rows(content), left=2)
+    console.print(drawn_maps.title(content), rows, sep="\n")
     try:
-        map_figure.draw(folder / "map.png", content)
+        drawn_maps.draw(folder / "map.png", content)
     except ImportError as error:
         console.print(str(error), markup=False)
     console.print(f"all of it is in {OUTPUT.value}")

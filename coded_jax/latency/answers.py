@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from coded_jax.latency.comparison import (
-    TIE,
-    First,
-    Forecast,
-    round_seconds,
-    usual_seconds,
-)
-from coded_jax.latency.simulation import Machine
+from coded_jax.latency import comparison
+from coded_jax.latency.comparison import TIE, First, Forecast
+from coded_jax.latency.machines import Machine
 from coded_jax.latency.strategies import CODED, FAMILIES
 
 REASONS = {
@@ -114,19 +109,16 @@ def _name_of(row: Forecast) -> str:
 
 def _saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) -> str:
     """Returns the greatest of the savings of one strategy against another one."""
-    usual = usual_seconds(machine)
+    usual = comparison.usual_seconds(machine)
 
     def parts(row: Forecast) -> dict[str, float]:
         """Returns the seconds of a request at that quantile, by what takes them."""
-        if row.strategy.workload is None:
-            seconds = {"devices": 0.0, "link": 0.0, "client": machine.client}
-        else:
-            cost = row.strategy.workload.cost
-            rounds = round_seconds(row.strategy.workload, machine, usual)
-            total = lambda name: sum(seconds[name] for seconds in rounds)
-            work = machine.client * cost.client_total / cost.whole_flops
-            seconds = {name: total(name) for name in ("devices", "link")}
-            seconds["client"] = work + total("messages")
+        cost = row.strategy.workload.cost
+        rounds = comparison.round_seconds(row.strategy.workload, machine, usual)
+        total = lambda name: sum(seconds[name] for seconds in rounds)
+        work = machine.client * cost.client_total / cost.whole_flops
+        seconds = {name: total(name) for name in ("devices", "link")}
+        seconds["client"] = work + total("messages")
         return seconds | {"waiting": row.seconds[quantile] - sum(seconds.values())}
 
     ours, theirs = parts(winner), parts(other)

@@ -16,13 +16,12 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.latency import simulation
-from coded_jax.latency.simulation import Latencies, Machine
+from coded_jax.latency.machines import Machine
 from coded_jax.latency.strategies import FAMILIES, HEDGED, UNCODED, Strategy
 from coded_jax.latency.workloads import Workload
 from coded_jax.runs.reading import ROUNDING
 
 REQUESTS = 100_000
-SHORTLIST = 1
 TIE = 0.01
 """Part of a latency below which a difference is none: the simpler family is first."""
 PILOT = 10_000
@@ -81,41 +80,38 @@ def forecasts(
 
     Args:
       key: of the draws.
-      strategies: to be compared.
+      strategies: to be compared, one or more.
       machine: the devices, their links and the client.
       target: seconds in which a request must be complete.
       requests: simulated; the standard error of `answered` is at most
         `1 / (2 sqrt(requests))`, but for differences between forecasts much smaller.
 
     Raises:
-      ValueError: there is no strategy, `target` is not positive, or a request is
-        complete with results that were not tried.
+      ValueError: a request is complete with results that were not tried.
     """
-    require("strategies", strategies, len(strategies) > 0, "one or more")
-    require("target", target, target > 0, "more than 0")
     usual = usual_seconds(machine)
     placed = [_with_hedges(strategy, machine, usual) for strategy in strategies]
-    works = {str(i): s.workload for i, s in enumerate(placed) if s.workload}
-    n = max((workload.n for workload in works.values()), default=0)
-    latencies = simulation.simulate(key, n, requests, machine, works)
-    alone = Latencies(
-        np.full(requests, machine.client, np.float32), np.zeros(requests, np.int32)
-    )
+    works = {str(i): strategy.workload for i, strategy in enumerate(placed)}
+    n = max(workload.n for workload in works.values())
+    completed = simulation.simulate(key, n, requests, machine, works)
     rows = []
-    for i, strategy in enumerate(placed):
-        own = latencies.get(str(i), alone)
-        in_time = (own.seconds <= target) & (own.seconds < np.inf)
+    for strategy, own in zip(placed, completed.values(), strict=True):
+        in_time = (own.seconds <= target) & np.isfinite(own.seconds)
+        counts = np.bincount(own.available[in_time], minlength=len(strategy.accuracy))
+        sets = np.flatnonzero(counts)
+        accuracy = float(counts[sets] @ strategy.accuracy[sets]) / requests
+        tried = "one whose runs tried all results that occur"
+        require("strategy", strategy.text, not math.isnan(accuracy), tried)
         summary = simulation.summary(own.seconds)
-        quantiles = {name: summary[name] for name in simulation.QUANTILES}
-        accuracy = simulation.accuracy_within(own, target, strategy.accuracy)
-        rows.append(Forecast(strategy, quantiles, float(np.mean(in_time)), accuracy))
+        seconds = {name: summary[name] for name in simulation.QUANTILES}
+        rows.append(Forecast(strategy, seconds, float(np.mean(in_time)), accuracy))
     return rows
 
 
-def first(
+def fastest(
     rows: Sequence[Forecast], quantile: str, least_accuracy: float
-) -> First | None:
-    """Returns the strategy that answers first among those that are accurate enough.
+) -> dict[str, int]:
+    """Returns the fastest strategy of each family that is accurate enough.
 
     Args:
       rows: of `forecasts`.
@@ -123,23 +119,33 @@ def first(
       least_accuracy: in [0, 1], of the expected accuracy.
 
     Returns:
-      Places in `rows`; None where nobody is accurate enough and answers so many.
+      Places in `rows` by family, the fastest first; none of families of which nobody is
+      accurate enough, or answers so many.
     """
     seconds = [row.seconds[quantile] for row in rows]
-    fastest: dict[str, int] = {}  # of each family
+    places: dict[str, int] = {}
     for i in sorted(range(len(rows)), key=seconds.__getitem__):
         if rows[i].accuracy >= least_accuracy and seconds[i] < math.inf:
-            fastest.setdefault(rows[i].strategy.family, i)
-    if not fastest:
+            places.setdefault(rows[i].strategy.family, i)
+    return places
+
+
+def first(
+    rows: Sequence[Forecast], quantile: str, least_accuracy: float
+) -> First | None:
+    """Returns the strategy that answers first among those that are accurate enough;
+    None where there is none. See `fastest`."""
+    seconds = [row.seconds[quantile] for row in rows]
+    families = fastest(rows, quantile, least_accuracy)
+    if not families:
         return None
-    longest = (1 + TIE) * min(seconds[i] for i in fastest.values())
-    winning = next(
-        f for f in FAMILIES if f in fastest and seconds[fastest[f]] <= longest
-    )
-    winner = fastest.pop(winning)
-    if winning == UNCODED:  # hedged it is never slower
-        fastest.pop(HEDGED, None)
-    second = min(fastest.values(), key=seconds.__getitem__, default=None)
+    longest = (1 + TIE) * min(seconds[i] for i in families.values())
+    as_fast = [family for family, i in families.items() if seconds[i] <= longest]
+    simplest = min(as_fast, key=FAMILIES.index)
+    winner = families.pop(simplest)
+    if simplest == UNCODED:  # hedged it is never slower
+        families.pop(HEDGED, None)
+    second = next(iter(families.values()), None)
     later = math.inf if second is None else seconds[second]
     return First(winner, second, seconds[winner], later)
 
@@ -152,15 +158,13 @@ def rank(rows: Sequence[Forecast]) -> list[Forecast]:
     """
 
     def merit(row: Forecast) -> tuple[float, ...]:
-        work = row.strategy.workload.cost.device_flops if row.strategy.workload else 0
+        work = row.strategy.workload.cost.device_flops
         return -round(row.accuracy / ROUNDING), row.strategy.n, work
 
     return sorted(rows, key=merit)
 
 
-def shortlist(
-    strategies: Sequence[Strategy], machine: Machine, most: int = SHORTLIST
-) -> list[int]:
+def shortlist(strategies: Sequence[Strategy], machine: Machine) -> list[int]:
     """Returns the places of strategies that are worth a long simulation.
 
     Of those of one family with one k and r and the same accuracies, whose requests are
@@ -170,18 +174,15 @@ def shortlist(
     Args:
       strategies: to choose from.
       machine: the devices.
-      most: of each kind, for each of these.
     """
     rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
-    alike: dict[tuple, list[int]] = {}
-    for i, strategy in enumerate(strategies):
-        kind = (strategy.family, strategy.sizes, strategy.accuracy.tobytes())
-        alike.setdefault(kind, []).append(i)
-    chosen: set[int] = set()
-    for kind in alike.values():
-        for name in ("p50", "p99", "p99.9"):
-            chosen |= {*sorted(kind, key=lambda i: rows[i].seconds[name])[:most]}
-    return sorted(chosen)
+    fastest: dict[tuple, int] = {}
+    for name in ("p50", "p99", "p99.9"):
+        for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds[name]):
+            own = strategies[i]
+            kind = (own.family, own.sizes, own.accuracy.tobytes())
+            fastest.setdefault((name, *kind), i)
+    return sorted({*fastest.values()})
 
 
 def usual_seconds(machine: Machine) -> float:
@@ -191,15 +192,13 @@ def usual_seconds(machine: Machine) -> float:
 
 
 def _with_hedges(strategy: Strategy, machine: Machine, usual: float) -> Strategy:
-    """Returns a hedged strategy with the seconds after which a piece is sent again: its
-    own, or the usual time of each round times `late`."""
-    workload = strategy.workload
-    if strategy.family != HEDGED or workload is None:
+    """Returns a hedged strategy with the seconds after which a piece is sent again, the
+    usual time of each round times `late`."""
+    if strategy.late is None:
         return strategy
-    usually = [sum(parts.values()) for parts in round_seconds(workload, machine, usual)]
-    after, late = strategy.after, strategy.late
-    hedges = tuple(late * x if after is None else after for x in usually)
-    hedged = dataclasses.replace(workload, hedge_after=hedges)
+    rounds = round_seconds(strategy.workload, machine, usual)
+    hedges = tuple(strategy.late * sum(parts.values()) for parts in rounds)
+    hedged = dataclasses.replace(strategy.workload, hedge_after=hedges)
     return strategy._replace(workload=hedged)
 
 

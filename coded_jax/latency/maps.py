@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from coded_jax.checks import require
 from coded_jax.latency import comparison
-from coded_jax.latency.conditions import AXES, Conditions
-from coded_jax.latency.strategies import FAMILIES, HEDGED, ONE, UNCODED, Strategy
+from coded_jax.latency.machines import Conditions
+from coded_jax.latency.strategies import Strategy
 from coded_jax.runs import provenance, workdir
 
 QUANTILES = ("p50", "p99", "p99.9")
@@ -32,7 +29,7 @@ class Plane(NamedTuple):
     """Points of two conditions.
 
     Attributes:
-      x, y: names in `AXES`.
+      x, y: names in `machines.AXES`.
       x_values, y_values: of the points, ascending.
       fixed: the other conditions.
     """
@@ -43,23 +40,16 @@ class Plane(NamedTuple):
     y_values: tuple[float, ...]
     fixed: Conditions
 
-    def check(self) -> None:
-        """Raises a ValueError unless it has two axes with values that are accepted."""
-        for name in (self.x, self.y):
-            require("axis", name, name in AXES, f"one of {list(AXES)}")
-        require("y", self.y, self.y != self.x, "another axis than x")
-        if self.fixed.straggling == "trace":
-            accepted = "an x and a y other than tail with straggling=trace"
-            require("axis", "tail", "tail" not in (self.x, self.y), accepted)
-        for _ in self.points():
-            pass
+    def points(self) -> Iterator[tuple[str, Conditions]]:
+        """Yields the place of every point, along x and y as `3,0`, and its conditions.
 
-    def points(self) -> Iterator[tuple[int, int, Conditions]]:
-        """Yields the place of every point, along x and y, and its conditions."""
+        Raises:
+          ValueError: a value is out of range.
+        """
         for j, y in enumerate(self.y_values):
             for i, x in enumerate(self.x_values):
                 values: dict[str, Any] = {self.x: x, self.y: y}
-                yield i, j, dataclasses.replace(self.fixed, **values)
+                yield f"{i},{j}", dataclasses.replace(self.fixed, **values)
 
 
 class Question(NamedTuple):
@@ -118,36 +108,32 @@ def draw_up(
       compared them, and `points` by `"i,j"`, places along x and y, as of
       `compare`.
     """
-    content: dict[str, Any] = {
+    asked = {
         "question": question.to_json(),
-        "strategies": [*map(_to_json, strategies)],
+        "strategies": [strategy.to_json() for strategy in strategies],
         "code": provenance.code_version() if keep else None,
-        "points": {},
-        "seconds": 0.0,
     }
-    content = json.loads(json.dumps(content))  # tuples are lists there
+    asked = json.loads(json.dumps(asked))  # tuples are lists there
     try:
         former = json.loads(path.read_text())
     except (OSError, ValueError):  # there is none, or it is of a stopped process
         former = {}
-    same = ("question", "strategies", "code")
-    if content["code"] and all(former.get(name) == content[name] for name in same):
+    content: dict[str, Any] = {**asked, "points": {}, "seconds": 0.0}
+    if asked["code"] and asked == {name: former.get(name) for name in asked}:
         content = former
     write = lambda: workdir.write_atomically(path, json.dumps(content))
-    whole = next(s for s in strategies if s.family == ONE and s.workload)
-    assert whole.workload is not None
-    flops, written = whole.workload.cost.whole_flops, time.monotonic()
-    key = jax.random.key(question.seed)
+    flops, written = strategies[0].workload.cost.whole_flops, time.monotonic()
+    key, least = jax.random.key(question.seed), question.accuracy - question.margin
     try:
-        for i, j, conditions in question.plane.points():
+        for place, conditions in question.plane.points():
             start = time.monotonic()
-            if (name := f"{i},{j}") not in content["points"]:
-                content["points"][name] = compare(
+            if place not in content["points"]:
+                content["points"][place] = compare(
                     key,
                     strategies,
                     conditions,
                     whole_flops=flops,
-                    least_accuracy=question.accuracy - question.margin,
+                    least_accuracy=least,
                     requests=question.requests,
                 )
                 content["seconds"] += time.monotonic() - start
@@ -160,40 +146,14 @@ def draw_up(
     return content
 
 
-def _to_json(strategy: Strategy) -> dict[str, Any]:
-    k, r = strategy.sizes
-    fields: dict[str, Any] = {
-        "family": strategy.family,
-        "code": strategy.code,
-        "k": k,
-        "r": r,
-        "pieces": strategy.pieces,
-        "accuracy": float(f"{np.nanmean(strategy.accuracy):.6g}"),
-    }
-    if strategy.family == HEDGED:
-        fields["late"] = strategy.late
-    if strategy.workload is not None:
-        cost, names = strategy.workload.cost, {"piece": "device", "uncoded": "client"}
-        fields |= {
-            "whole_flops": cost.whole_flops,
-            "work": {
-                names.get(part, part): float(f"{share:.4g}")
-                for part, share in cost.parts.items()
-            },
-            "bytes_in": cost.bytes_in,
-            "bytes_out": cost.bytes_out,
-            "rounds": len(cost.rounds),
-        }
-    return fields
-
-
 def compare(
     key: jax.Array,
     strategies: Sequence[Strategy],
     conditions: Conditions,
+    *,
     whole_flops: float,
     least_accuracy: float,
-    requests: int = REQUESTS,
+    requests: int,
 ) -> dict[str, Any]:
     """Compares strategies at a point.
 
@@ -208,9 +168,8 @@ def compare(
     Returns:
       By the names of `QUANTILES`: `winner` and `runner_up`, places in `strategies`, of
       the fastest strategy and the fastest of another family, None where there is none;
-      their `seconds`; `lead`, how much longer the runner-up takes; `over_uncoded`, how
-      much longer the best takes that neither repeats nor codes anything; and
-      `families`, place, seconds and expected accuracy of the best of each.
+      their `seconds`; `lead`, how much longer the runner-up takes; and `families`,
+      place, seconds and expected accuracy of the best of each.
     """
     machine = conditions.machine(whole_flops)
     places = comparison.shortlist(strategies, machine)
@@ -219,26 +178,20 @@ def compare(
     point = {}
     for quantile in QUANTILES:
         families = {}
-        for family in FAMILIES:
-            own = [i for i, row in enumerate(rows) if row.strategy.family == family]
-            best = comparison.first([rows[i] for i in own], quantile, least_accuracy)
-            if best is not None:
-                i = own[best.winner]
-                accuracy = round(rows[i].accuracy, 5)
-                families[family] = [places[i], _short(best.seconds), accuracy]
+        fastest = comparison.fastest(rows, quantile, least_accuracy)
+        for family, i in fastest.items():
+            seconds, accuracy = rows[i].seconds[quantile], rows[i].accuracy
+            families[family] = [places[i], _short(seconds), round(accuracy, 5)]
         first = comparison.first(rows, quantile, least_accuracy)
+        point[quantile] = {"winner": None, "families": families}
         if first is None:
-            point[quantile] = {"winner": None, "families": families}
             continue
-        plain = [families[x][1] for x in (ONE, UNCODED) if x in families]
         second = first.runner_up
-        point[quantile] = {
+        point[quantile] |= {
             "winner": places[first.winner],
             "seconds": _short(first.seconds),
             "runner_up": None if second is None else places[second],
             "lead": None if second is None else _short(first.lead),
-            "over_uncoded": _short(min(plain) / first.seconds - 1) if plain else None,
-            "families": families,
         }
     return point
 
@@ -246,10 +199,3 @@ def compare(
 def _short(number: float) -> float:
     """Returns a number with four digits."""
     return float(f"{number:.4g}")
-
-
-def log_values(first: float, last: float, points: int) -> tuple[float, ...]:
-    """Returns numbers with even ratios, of three digits."""
-    steps = [i / max(points - 1, 1) for i in range(points)]
-    logs = [math.log(first) + step * math.log(last / first) for step in steps]
-    return tuple(float(f"{math.exp(x):.3g}") for x in logs)

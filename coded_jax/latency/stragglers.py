@@ -6,13 +6,14 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.checks import require
+from coded_jax.settings import Accepted, at_least, between, more_than
 
 
 class Distribution(Protocol):
@@ -24,119 +25,62 @@ class Distribution(Protocol):
         ...
 
 
-def pytree(kind: type) -> type:
-    """Registers a dataclass as a pytree whose leaves are its fields."""
-    names = [field.name for field in dataclasses.fields(kind)]
-
-    def unflatten(_: None, values: Sequence[Any]) -> Any:
-        # Without the checks: in a program the values are not known.
-        made = object.__new__(kind)
-        for name, value in zip(names, values, strict=True):
-            object.__setattr__(made, name, value)
-        return made
-
-    def flatten(instance: Any) -> tuple[tuple, None]:
-        values = (getattr(instance, name) for name in names)
-        return tuple(np.asarray(value, np.float32) for value in values), None
-
-    jax.tree_util.register_pytree_node(kind, flatten, unflatten)
-    return kind
-
-
-@pytree
-@dataclasses.dataclass(frozen=True)
-class Constant:
+class Constant(NamedTuple):
     """A latency that is always `seconds`."""
 
     seconds: float
-
-    def __post_init__(self) -> None:
-        require("seconds", self.seconds, 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jnp.full(shape, self.seconds, jnp.float32)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class ShiftedExponential:
+class ShiftedExponential(NamedTuple):
     """A `shift` plus an exponential time of that `mean` (Lee et al. 2018)."""
 
     shift: float
     mean: float
 
-    def __post_init__(self) -> None:
-        require("shift", self.shift, 0 <= self.shift < math.inf, "0 or more")
-        require("mean", self.mean, 0 < self.mean < math.inf, "more than 0")
-
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.shift + self.mean * _exponential(key, shape)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class Pareto:
+class Pareto(NamedTuple):
     """A heavy tail, `P(X > x) = (scale / x)^shape` for `x >= scale`; without a mean if
     `shape <= 1`."""
 
     scale: float
     shape: float
 
-    def __post_init__(self) -> None:
-        for name in ("scale", "shape"):
-            value = getattr(self, name)
-            require(name, value, 0 < value < math.inf, "more than 0")
-
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.scale * jnp.exp(_exponential(key, shape) / self.shape)
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class LogNormal:
+class LogNormal(NamedTuple):
     """A latency whose logarithm is normal: mean `log(median)`, deviation `sigma`."""
 
     median: float
     sigma: float
 
-    def __post_init__(self) -> None:
-        require("median", self.median, 0 < self.median < math.inf, "more than 0")
-        require("sigma", self.sigma, 0 <= self.sigma <= 10, "0..10")
-
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return self.median * jnp.exp(self.sigma * jax.random.normal(key, shape))
 
 
-@pytree
-@dataclasses.dataclass(frozen=True)
-class Bernoulli:
+class Bernoulli(NamedTuple):
     """A sleep or a pause: `seconds` with that `probability`, else nothing."""
 
     probability: float
     seconds: float
-
-    def __post_init__(self) -> None:
-        require("probability", self.probability, 0 <= self.probability <= 1, "0..1")
-        require("seconds", self.seconds, 0 <= self.seconds < math.inf, "0 or more")
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         drawn = jax.random.bernoulli(key, jnp.float32(self.probability), shape)
         return jnp.where(drawn, jnp.float32(self.seconds), 0)
 
 
-@pytree
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """Measured latencies in seconds, drawn with replacement."""
+    """Measured latencies in seconds, one or more, drawn with replacement."""
 
     values: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        # The dataclass is frozen, but not yet; a list would have no hash.
-        object.__setattr__(self, "values", tuple(map(float, self.values)))
-        wrong = [value for value in self.values if not 0 <= value < math.inf]
-        fits = len(self.values) > 0 and not wrong
-        require("values", wrong[:1], fits, "one or more, of 0 or more,")
 
     @classmethod
     def read(cls, path: str | Path) -> Trace:
@@ -144,24 +88,35 @@ class Trace:
         follows a `#`, are skipped.
 
         Raises:
-          ValueError: there is no such file, or a line, which is named, is no latency.
+          ValueError: there is no such file or no latency in it; or a line, which is
+            named, is none.
         """
         try:
             lines = Path(path).read_text().splitlines()
         except (OSError, UnicodeError) as error:
             raise ValueError(f"path: {path} given, a text file accepted") from error
-        texts = [line.partition("#")[0].strip() for line in lines]
-        for i, text in enumerate(texts, 1):
-            fits = not text or 0 <= _number(text) < math.inf
-            require(f"{path} line {i}", text, fits, "seconds")
-        return cls(tuple(_number(text) for text in texts if text))
+        texts = {i: line.partition("#")[0].strip() for i, line in enumerate(lines, 1)}
+        values = tuple(
+            _number(f"{path} line {i}", text, ACCEPTED["seconds"])
+            for i, text in texts.items()
+            if text
+        )
+        require("path", str(path), len(values) > 0, "a file of one latency or more")
+        return cls(values)
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         values = jnp.asarray(self.values, jnp.float32)
         return values[jax.random.randint(key, shape, 0, len(values))]
 
 
-DISTRIBUTIONS: dict[str, type] = {
+# One array, where a named tuple would have a leaf for each of the values.
+jax.tree_util.register_pytree_node(
+    Trace,
+    lambda trace: ((np.asarray(trace.values, np.float32),), None),
+    lambda _, leaves: Trace(*leaves),
+)
+
+DISTRIBUTIONS: dict[str, Any] = {
     "constant": Constant,
     "shifted_exponential": ShiftedExponential,
     "pareto": Pareto,
@@ -171,31 +126,42 @@ DISTRIBUTIONS: dict[str, type] = {
 }
 """Distributions by their names in flags."""
 
+ACCEPTED: dict[str, Accepted] = {
+    **dict.fromkeys(("seconds", "shift"), at_least(0)),
+    **dict.fromkeys(("mean", "scale", "shape", "median"), more_than(0)),
+    "sigma": between(0, 10),
+    "probability": between(0, 1),
+}
+"""Values of their parameters that a flag may have."""
+
 
 def make_distribution(name: str, parameters: Sequence[str]) -> Distribution:
     """Returns the distribution that flags describe, as `pareto` and `["0.01", "2.5"]`.
 
+    Args:
+      name: one of `DISTRIBUTIONS`.
+      parameters: in their order; the path of a file for `trace`, see `Trace.read`.
+
     Raises:
-      ValueError: there is none of that name, or its parameters are others.
+      ValueError: its parameters are others, or one is out of range.
     """
-    require("name", name, name in DISTRIBUTIONS, f"one of {list(DISTRIBUTIONS)}")
     if name == "trace":
         require("parameters", parameters, len(parameters) == 1, "the path of a file")
         return Trace.read(parameters[0])
-    kind: Any = DISTRIBUTIONS[name]
-    fields = [field.name for field in dataclasses.fields(kind)]
-    values = [_number(text) for text in parameters]
-    fits = len(values) == len(fields) and not any(map(math.isnan, values))
-    require("parameters", list(parameters), fits, f"{' and '.join(fields)} of {name}")
-    return kind(*values)
+    fields = DISTRIBUTIONS[name]._fields
+    fits = len(parameters) == len(fields)
+    require("parameters", [*parameters], fits, f"{' and '.join(fields)} of {name}")
+    pairs = zip(fields, parameters, strict=True)
+    return DISTRIBUTIONS[name](*(_number(x, text, ACCEPTED[x]) for x, text in pairs))
 
 
-def _number(text: str) -> float:
-    """Reads a number; NaN, which is in no range, where there is none."""
+def _number(name: str, text: str, accepted: Accepted) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        return math.nan
+        number = math.nan  # which is in no range
+    require(name, text, accepted.holds(number), accepted.text)
+    return number
 
 
 def _exponential(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -8,8 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from coded_jax.latency import map_figure, map_table
-from coded_jax.latency.conditions import AXES
+from coded_jax.latency.machines import AXES
 from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED
 from coded_jax.report import table
@@ -17,7 +16,7 @@ from coded_jax.report.formatting import size_text
 from coded_jax.report.table import Columns
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.map_check import CLOSE, SAME, Agreement, agreement
-from tables import stored
+from tables import drawn_maps, stored
 from tables.sections import Long, Section, section
 from tables.stored import Content
 
@@ -38,7 +37,7 @@ def won(content: Content, quantile: str) -> dict[str, str]:
     """Returns the points of each family in % of all, and its median lead, `40 % (12)`;
     of hedged ones also the delay of the strategy that is first most often."""
     texts = {}
-    for of, family, share, lead, _, strategy in map_table.rows(content):
+    for of, family, share, lead, _, strategy in drawn_maps.rows(content).rows:
         if of == quantile:
             text = share if lead == "-" else f"{share} ({lead})"
             delay = f", {strategy.split(', ')[-1]}" if family == HEDGED else ""
@@ -78,15 +77,17 @@ def about(content: Content) -> str:
     """Returns network, axes and conditions of a map."""
     question, plane = content["question"], content["question"]["plane"]
 
+    fixed = drawn_maps.conditions_text(plane["fixed"], (plane["x"], plane["y"]))
+
     def axis_text(axis: str) -> str:
         name, values = plane[axis], plane[f"{axis}_values"]
-        ends = [map_figure.tick_text(name, values[i]).strip() for i in (0, -1)]
+        ends = [drawn_maps.tick_text(name, values[i]).strip() for i in (0, -1)]
         return f"{AXES[name]} ({' to '.join(ends)})"
 
     return (
         f"{question['network']}, {question['n']} devices, margin "
         f"{100 * question['margin']:g}{given_text(question['drop'])}; "
-        f"{axis_text('x')} by {axis_text('y')}; {map_figure.fixed_text(plane)}"
+        f"{axis_text('x')} by {axis_text('y')}; {fixed}"
     )
 
 
@@ -187,7 +188,7 @@ def point_text(point: Content) -> str:
     return (
         f"{point['base_model']}{width}, {size_text(point['image_shape'][:2])}, "
         f"{point['n']} devices{given_text(point['drop'])}; "
-        f"{map_figure.conditions_text(values, ('message',))}"
+        f"{drawn_maps.conditions_text(values, ('message',))}"
     )
 
 

@@ -55,6 +55,8 @@ CASES = {  # the flags, and the argument that is refused
     "a network beside runs": (["runs", "--base_model=lenet5"], "base_model"),
     "runs": (["runs"], None),
     "an axis without end": (["plane", "--x=bandwidth,1e5,1e8,100000000"], "x"),
+    "an axis twice": (["plane", "--x=tail,0.1,1,3"], "y"),
+    "a value out of range": (["plane", "--x=failure,0.1,10,3"], "failure"),
     "an axis": (["plane", "--x=bandwidth,1e5,1e8,100"], None),
 }
 

@@ -8,7 +8,7 @@ import pytest
 
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.latency.comparison import first, forecasts, rank, shortlist
-from coded_jax.latency.simulation import Machine
+from coded_jax.latency.machines import Machine
 from coded_jax.latency.stragglers import Constant
 from coded_jax.latency.strategies import (
     HEDGED,
@@ -16,8 +16,8 @@ from coded_jax.latency.strategies import (
     REPLICATED,
     UNCODED,
     Strategy,
+    whole_images,
 )
-from coded_jax.latency.strategies import ONE as ONE_MACHINE
 from coded_jax.latency.workloads import Workload
 from coded_jax.report import frontier
 from tests.units import cost, trip
@@ -127,7 +127,7 @@ def test_who_is_first_by_hand():
 
 def test_the_client_alone_needs_its_own_time_and_never_fails():
     machine = Machine(Constant(1.0), 2.0, link=5.0, failure=0.5)
-    alone = Strategy(ONE_MACHINE, "alone", None, np.full(1, 0.9))
+    alone, *_ = whole_images(ONE, 2, 0.9)
     pieces = exact_strategy("pieces", Workload(ALL_DATA, 2, 0, ONE), 0.9)
     (row, _), best = compared(alone, pieces, machine=machine)
     assert best.winner == 0 and best.runner_up is None and best.lead == math.inf
@@ -137,7 +137,7 @@ def test_the_client_alone_needs_its_own_time_and_never_fails():
 def test_hedges_are_twice_the_usual_time_of_each_round():
     machine = Machine(Constant(1.0), 1.0, bandwidth=64.0, link=0.25)
     work = Workload(ALL_DATA, 2, 0, cost(trip(0.5, 32.0), trip(0.25)))
-    given = exact_strategy("hedged", work, 0.9, HEDGED)
+    given = exact_strategy("hedged", work, 0.9, HEDGED)._replace(late=2.0)
     (row,) = forecasts(KEY, [given], machine, requests=10)
     assert row.strategy.workload.hedge_after == (2 * 1.25, 2 * 0.5)
     assert given.text == "hedged, k=2 r=0, after 2 usual times"
@@ -149,7 +149,6 @@ def test_the_shortlist_has_the_fastest_of_each_kind():
     )
     cuts = [of(trip(0.5)), of(trip(0.2), trip(0.2)), of(trip(0.9))]
     other = exact_strategy("", Workload(ALL_DATA, 3, 0, cost(trip(5.0))), 1.0)
-    assert shortlist([*cuts, other], Machine(Constant(1.0), 1.0), 1) == [1, 3]
+    assert shortlist([*cuts, other], Machine(Constant(1.0), 1.0)) == [1, 3]
     linked = Machine(Constant(1.0), 1.0, link=1.0)
-    assert shortlist([*cuts, other], linked, 1) == [0, 3]
-    assert shortlist([*cuts, other], linked, 2) == [0, 2, 3]
+    assert shortlist([*cuts, other], linked) == [0, 3]

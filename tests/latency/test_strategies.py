@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
+from coded_jax.latency.cuts import cnn_of
 from coded_jax.latency.strategies import (
     EXACT,
     FAMILIES,
@@ -15,7 +16,6 @@ from coded_jax.latency.strategies import (
     REPLICATED,
     UNCODED,
     WHOLE,
-    cnn_of,
     of_run,
     strategies,
 )
@@ -74,7 +74,7 @@ def test_costs_without_a_code(on_four):
     # 28x28 pixels of a byte, and ten logits in float32, since it has the head too.
     assert (round_trip.bytes_in, round_trip.bytes_out) == (784, 4 * 10)
     for strategy in on_four:
-        cost = strategy.workload and strategy.workload.cost
+        cost = strategy.workload.cost
         if strategy.family in (UNCODED, HEDGED, REPLICATED):
             assert cost.encode_flops == cost.decode_flops == 0
             assert cost.device_flops < cost.whole_flops

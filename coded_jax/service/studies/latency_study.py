@@ -18,7 +18,9 @@ from coded_jax.checks import require
 from coded_jax.codes import quorum
 from coded_jax.evaluation import predictions
 from coded_jax.inference.costs import Cost, Round, cost_of
-from coded_jax.latency.workloads import Draws, Speeds, Workload, complete
+from coded_jax.latency.machines import Draws, Machine
+from coded_jax.latency.stragglers import Constant
+from coded_jax.latency.workloads import Workload, complete
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
@@ -303,11 +305,8 @@ def simulate_latencies(
       float32 `[R]` seconds.
     """
     pipeline, hedge_after = strategy.model.pipeline, strategy.hedge_after
-    rule, rounds, phases = (
-        pipeline.stages[0].code.quorum,
-        len(pipeline.stages),
-        calm.phases,
-    )
+    rule, rounds = pipeline.stages[0].code.quorum, len(pipeline.stages)
+    phases = calm.phases
     # In seconds: of a client, and of machines, that take one for the whole.
     trip = Round(
         1.0,
@@ -320,7 +319,7 @@ def simulate_latencies(
         pipeline.k,
         len(quorum.sent(rule, pipeline.k, pipeline.n)) - pipeline.k,
         Cost((trip,) * rounds, client, Round(1.0), workers),
-        hedge_after=np.inf if hedge_after is None else hedge_after,
+        hedge_after=() if hedge_after is None else (hedge_after,) * rounds,
         systematic=pipeline.systematic,
         spares=0 if hedge_after is None else workers - pipeline.k,
     )
@@ -345,4 +344,5 @@ def simulate_latencies(
         for attempt in (0, 1)
     )
     draws = Draws(compute, delay, compute, delay_again)
-    return np.asarray(complete(workload, Speeds(1.0), lambda i: draws).seconds)
+    client_of_a_second = Machine(Constant(1.0), client=1.0)
+    return np.asarray(complete(workload, client_of_a_second, lambda i: draws).seconds)

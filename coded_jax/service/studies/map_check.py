@@ -23,8 +23,9 @@ import numpy as np
 from coded_jax.checks import require
 from coded_jax.codes import ConvolutionSplit
 from coded_jax.latency import comparison, simulation
-from coded_jax.latency.conditions import Conditions
-from coded_jax.latency.strategies import CNN, Strategy, strategies, without_code
+from coded_jax.latency.cuts import CNN
+from coded_jax.latency.machines import Conditions
+from coded_jax.latency.strategies import Strategy, strategies, without_code
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -121,16 +122,13 @@ def contenders(point: Point, families: int) -> dict[str, Strategy]:
     machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
     places = comparison.shortlist(on_devices, machine)
     rows = comparison.forecasts(KEY, [on_devices[i] for i in places], machine)
-    rows = [row for row in rows if row.accuracy >= accuracy - point.margin]
     found: dict[str, Strategy] = {}
     for quantile in QUANTILES:
-        best: dict[str, Strategy] = {}
-        for row in sorted(rows, key=lambda row: row.seconds[quantile]):
-            if row.seconds[quantile] < math.inf:
-                best.setdefault(row.strategy.family, row.strategy)
+        best = comparison.fastest(rows, quantile, accuracy - point.margin)
         accepted = "two families or more"
         require(f"point {point.name}", [*best], len(best) > 1, accepted)
-        for family, strategy in [*best.items()][:families]:
+        for family, i in [*best.items()][:families]:
+            strategy = rows[i].strategy
             if not any(strategy is other for other in found.values()):
                 name = f"{family} ({quantile})" if family in found else family
                 found[name] = strategy
@@ -193,7 +191,6 @@ class Workers:
             rounds = None
         network = (point.base_model, point.width, point.image_shape, rounds)
         held, pool = self._held
-        assert strategy.workload is not None  # as of `contenders`
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
         if held != network or pool is None or len(pool) < n:
             self._close()
@@ -235,10 +232,9 @@ def measure_point(
     """
     pool, model = workers.of(point, strategy)
     workload = strategy.workload
-    assert workload is not None  # as of `contenders`
     machine = point.conditions.machine(workload.cost.whole_flops)
     n = len(pool)  # of which the strategy uses the first
-    hedges = workload.hedges if workload.hedged else None
+    hedges = workload.hedge_after or None
     pace = Pace(machine, workload.cost, KEY, n, requests)
     inject(pool, pace)
     engine = PacedFirstK(model, pool, workload.cost, machine.client, hedges)

@@ -19,9 +19,7 @@ import numpy as np
 
 from coded_jax.inference.costs import Cost
 from coded_jax.inference.stages import Sent
-from coded_jax.latency import simulation
-from coded_jax.latency.simulation import Machine
-from coded_jax.latency.workloads import Draws
+from coded_jax.latency.machines import Draws, Machine, draws
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.faults import Fault
 from coded_jax.service.first_k import NEVER, FirstK
@@ -44,8 +42,9 @@ class Pace:
     ) -> None:
         self._machine, self._cost = machine, cost
         rounds = len(cost.rounds)
-        draws_of = simulation.first_draws(key, n, requests, machine, rounds)
-        every = lambda draws: np.broadcast_to(np.asarray(draws), (n, requests))
+        # As `simulation.simulate` draws its first requests.
+        draws_of = draws(jax.random.fold_in(key, 0), n, requests, machine, rounds)
+        every = lambda drawn: np.broadcast_to(np.asarray(drawn), (n, requests))
         self._draws = [Draws(*map(every, draws_of(stage))) for stage in range(rounds)]
         self._over = [Future() for _ in range(requests)]
 
@@ -79,7 +78,7 @@ class Pace:
             compute = draws.compute_again[again, number]
             late = draws.delay_again[again, number]
         work = trip.device_flops / self._cost.whole_flops
-        there, back = self._machine.speeds.ways(trip)
+        there, back = self._machine.ways(trip)
         least = work * float(compute) + float(late)
         return Fault(least=least, there=there, back=back, over=self._over[number])
 

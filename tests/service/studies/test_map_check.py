@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from coded_jax.latency.conditions import Conditions
+from coded_jax.latency.machines import Conditions
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.map_check import Point, Workers, agreement, contenders
 

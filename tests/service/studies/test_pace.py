@@ -1,13 +1,12 @@
 """Machines of given speeds: what workers are told is what the simulator draws."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ANY_K
-from coded_jax.latency.simulation import Machine, first_draws, simulate
+from coded_jax.latency.machines import Machine, draws
+from coded_jax.latency.simulation import simulate
 from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
 from coded_jax.latency.workloads import Workload
 from coded_jax.service.pool import Call
@@ -39,17 +38,17 @@ def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
 
 def test_pieces_sent_again_take_their_time_in_every_round():
     """Devices are drawn for each round, and a dead one computes no copy either."""
-    machine = dataclasses.replace(MACHINE, each_round=True)
+    machine = MACHINE._replace(each_round=True)
     pace = Pace(machine, cost(trip(0.5), trip(0.25)), KEY, 3, REQUESTS)
-    draws_of = first_draws(KEY, 3, REQUESTS, machine, 2)
+    draws_of = draws(jax.random.fold_in(KEY, 0), 3, REQUESTS, machine, 2)
     piece = type("Piece", (), {"index": 1})
     for i in range(REQUESTS):
         for stage, work in enumerate((0.5, 0.25)):
-            draws, call = draws_of(stage), Call(piece, None, i, stage, attempt=1)
+            drawn, call = draws_of(stage), Call(piece, None, i, stage, attempt=1)
             fault = pace.of_call(call, 2, 3)
-            if np.isinf(draws.delay[2, i]):
+            if np.isinf(drawn.delay[2, i]):
                 assert fault.kind == "raise"
                 continue
-            least = work * draws.compute_again[1, i] + draws.delay_again[1, i]
+            least = work * drawn.compute_again[1, i] + drawn.delay_again[1, i]
             np.testing.assert_allclose(fault.least, least, rtol=1e-6)
             assert fault.least > 0

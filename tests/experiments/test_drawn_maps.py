@@ -2,14 +2,13 @@
 
 import copy
 
-from coded_jax.latency import map_figure, map_table
+from tables import drawn_maps
 
 POINT = {
     "winner": 1,
     "seconds": 0.1,
     "runner_up": 0,
     "lead": 0.25,
-    "over_uncoded": 0.5,
     "families": {"uncoded": [1, 0.1, 0.99]},
 }
 NOBODY = {"winner": None, "families": {}}
@@ -49,19 +48,16 @@ def content():
 
 
 def test_rows_of_a_map():
-    assert map_table.rows(content()) == [
+    assert drawn_maps.rows(content()).rows == [
         ["p50", "uncoded", "100 %", "50", "75", "uncoded k=4 r=0, 2x2"],
         ["p99", "uncoded", "100 %", "2000", "2000", "uncoded k=4 r=0, 2x2"],
         ["p99.9", "none", "100 %", "-", "-", ""],
     ]
-    assert map_table.table(content()).row_count == 3
 
 
 def test_the_picture_and_its_words(tmp_path):
-    map_figure.draw(tmp_path / "map.png", content())
+    drawn_maps.draw(tmp_path / "map.png", content())
     data = (tmp_path / "map.png").read_bytes()
     assert data[25] == 3 and len(data) > 5_000  # a palette of few colours
-    title = map_figure.title(content())
+    title = drawn_maps.title(content())
     assert title.startswith("small on 6 devices: ") and "\n10 MB/s; 1 ms" in title
-    assert map_figure.lead_text(POINT) == "25" and map_figure.lead_text(NOBODY) == ""
-    assert map_figure.lead_text({"lead": 20.0}) == ">999"
