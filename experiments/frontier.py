@@ -17,14 +17,13 @@ from typing import Any
 
 from absl import flags
 from rich.console import Console
-from tables import frontier
+from tables import frontier, points
 from tables.frontier import Row
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
 from coded_jax.report import canvas, table
-from coded_jax.report import frontier as points
-from coded_jax.report.formatting import stages_text
+from coded_jax.report.formatting import mean_std, stages_text
 from coded_jax.runs.workdir import make_folder, write_atomically
 
 OUTPUT = flags.DEFINE_string("output", None, "folder of frontier.json and .png")
@@ -52,7 +51,7 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
         }
         for f in failures:
             overall = points.overall(point, f)
-            record["overall"][str(f)] = points.mean_std(overall) if overall else None
+            record["overall"][str(f)] = mean_std(overall) if overall else None
         records.append(record)
     run = rows[0].run
     content = {"dataset": run["dataset"], "base": run["base"], "points": records}
@@ -92,14 +91,14 @@ def _draw_code(panels: Sequence[Any], row: Row, failure: float, style: dict) -> 
     left, centre, right = panels
     point, lost = row.point, row.most_lost
     failures = [10 ** (-3 + i / 20) for i in range(55)]
-    error = lambda values: 100 - 100 * points.mean_std(values)[0]
+    error = lambda values: 100 - 100 * mean_std(values)[0]
     if all(len(seed) > lost for seed in point.accuracy):
         mean = error([seed[lost] for seed in point.accuracy])
         worst = error([seed[lost] for seed in point.worst])
         left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
     label = frontier.label(point)
     if overall := points.overall(point, failure):
-        deviation = 100 * points.mean_std(overall)[1]
+        deviation = 100 * mean_std(overall)[1]
         centre.errorbar(point.work, error(overall), deviation, **style)
         errors = [error(points.overall(point, f)) for f in failures]
         right.plot(failures, errors, label=label, markevery=6, ms=4, **style)

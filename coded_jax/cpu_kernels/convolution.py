@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 
@@ -68,18 +70,12 @@ class Convolution(NamedTuple):
     @property
     def padding_after(self) -> Shape:
         """Rows and columns behind the last ones; negative where some are not used."""
-        return tuple(
-            (out - 1) * stride + (taps - 1) * dilation + 1 - size - before
-            for out, stride, taps, dilation, size, before in zip(
-                self.outputs.sizes[2:],
-                self.strides,
-                self.kernel.sizes[-2:],
-                self.dilation,
-                self.images.sizes[2:],
-                self.padding,
-                strict=True,
-            )
+        outputs, taps, images = (
+            np.array(array.sizes[-2:])
+            for array in (self.outputs, self.kernel, self.images)
         )
+        windows = (outputs - 1) * self.strides + (taps - 1) * self.dilation + 1
+        return tuple((windows - images - self.padding).tolist())
 
     def supported(self) -> bool:
         """Returns whether oneDNN accepts the padding, and no array is empty."""
@@ -108,9 +104,8 @@ class Convolution(NamedTuple):
 
 def row_major(shape: Shape) -> Array:
     """Returns the array of a shape, its last axis the one that is dense."""
-    return Array(
-        tuple(shape), tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    )
+    strides = (math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    return Array(tuple(shape), tuple(strides))
 
 
 def describe(

@@ -33,14 +33,15 @@ class Layer(NamedTuple):
     Attributes:
       relu: whether negative outputs become zero.
       strides: of the windows.
-      padding: `(before, behind)` rows, and columns.
+      padding: `(before, behind)` rows, and columns; or a name, as for
+        `jax.lax.conv_general_dilated`.
       dilation: of the kernel.
       groups: of channels that are convolved by themselves.
     """
 
     relu: bool
     strides: tuple[int, ...] = (1, 1)
-    padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+    padding: str | tuple[tuple[int, int], ...] = "SAME"
     dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
 
@@ -66,12 +67,7 @@ def convolution_layer(
     x: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
-    *,
-    relu: bool,
-    strides: Sequence[int] = (1, 1),
-    padding: str | Sequence[tuple[int, int]] = "SAME",
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
+    layer: Layer,
 ) -> jax.Array:
     """Convolves, adds a bias, and perhaps applies ReLU.
 
@@ -79,26 +75,15 @@ def convolution_layer(
       x: `[B, h, w, C]`.
       kernel: `[q, q', C / groups, D]`, of `x`'s dtype.
       bias: `[D]`, of `x`'s dtype.
-      relu, strides, dilation, groups: see `Layer`.
-      padding: as for `jax.lax.conv_general_dilated`.
+      layer: the other parameters.
 
     Returns:
       `[B, h', w', D]`.
     """
-    if isinstance(padding, str):
-        window = [(q - 1) * d + 1 for q, d in zip(kernel.shape, dilation, strict=False)]
-        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
-    layer = Layer(
-        relu, tuple(strides), tuple(map(tuple, padding)), tuple(dilation), groups
-    )
-    return _bind(layer, x, kernel, bias)
-
-
-def _bind(layer: Layer, *operands: jax.Array) -> jax.Array:
+    operands = (x, kernel, bias)
     shapes = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in operands)
-    precision = jax.config.jax_default_matmul_precision  # type: ignore
-    mesh = jax.sharding.get_abstract_mesh()
-    jaxpr = _jaxpr(layer, precision, mesh, *shapes)
+    precision = jax.default_matmul_precision.value
+    jaxpr = _jaxpr(layer, precision, jax.sharding.get_abstract_mesh(), *shapes)
     return layer_p.bind(*operands, layer=layer, call_jaxpr=jaxpr)
 
 
@@ -112,11 +97,11 @@ def _jaxpr(
     return jax.make_jaxpr(layer.compute)(*shapes)
 
 
-def precision_of(call_jaxpr: Any) -> Any:
-    """Returns the precision of the convolution in what a layer stands for."""
+def convolution_of(call_jaxpr: Any) -> dict[str, Any]:
+    """Returns the parameters of the convolution in what a layer stands for."""
     convolution, *_ = call_jaxpr.eqns
     assert convolution.primitive is lax.conv_general_dilated_p
-    return convolution.params["precision"]
+    return convolution.params
 
 
 def _evaluate(*operands: jax.Array, layer: Layer, **_: Any) -> jax.Array:
@@ -132,8 +117,8 @@ def _differentiate(
     The outputs tell where ReLU let them pass, so that those of the convolution alone,
     as large, need not be kept for the backward pass.
     """
-    (x, kernel, _), (dx, dkernel, dbias) = primals, tangents
-    y = _bind(layer, *primals)
+    (x, kernel, bias), (dx, dkernel, dbias) = primals, tangents
+    y = convolution_layer(x, kernel, bias, layer)
     terms = []
     if not isinstance(dx, ad.Zero):
         terms.append(layer.convolve(dx, kernel))
@@ -150,7 +135,7 @@ def _batch(operands: Sequence, axes: Sequence, *, layer: Layer, **_) -> tuple:
     x, kernel, bias = operands
     if axes[1] is None and axes[2] is None:
         x = jnp.moveaxis(x, axes[0], 0)
-        y = _bind(layer, x.reshape(-1, *x.shape[2:]), kernel, bias)
+        y = convolution_layer(x.reshape(-1, *x.shape[2:]), kernel, bias, layer)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
     return jax.vmap(layer.compute, axes)(x, kernel, bias), 0
 

@@ -132,7 +132,7 @@ def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
         places = [f"-L{onednn.library}", f"-Wl,-rpath,{onednn.library}"]
     way_out = "" if onednn.headers else f": {EXTRA}"
 
-    def run(*arguments: str) -> None:
+    def run(arguments: list[str]) -> None:
         command = [*shlex.split(compiler), *FLAGS, *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -146,8 +146,8 @@ def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
         ThreadPoolExecutor() as pool,
     ):
         objects = [os.path.join(folder, f"{i}.o") for i in range(len(SOURCES))]
-        compile_one = lambda source, to: run("-c", str(source), *includes, "-o", to)
+        compile_one = lambda source, to: run(["-c", str(source), *includes, "-o", to])
         list(pool.map(compile_one, SOURCES, objects))  # each takes seconds
         unfinished = os.path.join(folder, target.name)
-        run("-shared", *objects, *places, *LINKING, "-o", unfinished)
+        run(["-shared", *objects, *places, *LINKING, "-o", unfinished])
         os.replace(unfinished, target)

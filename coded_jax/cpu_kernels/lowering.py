@@ -121,23 +121,12 @@ def _convolution(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
 
 def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) -> Any:
     """Lowers a convolution with bias and ReLU to a call of oneDNN, or else in parts."""
-    lhs, rhs, _ = ctx.avals_in
-    parameters = {
-        "window_strides": layer.strides,
-        "padding": layer.padding,
-        "lhs_dilation": (1, 1),
-        "rhs_dilation": layer.dilation,
-        "dimension_numbers": lax.conv_dimension_numbers(
-            lhs.shape, rhs.shape, fused.LAYOUT
-        ),
-        "feature_group_count": layer.groups,
-        "batch_group_count": 1,
-    }
-    convolution = _describe(ctx, (lhs, rhs), parameters)
+    parameters = fused.convolution_of(p["call_jaxpr"])
+    convolution = _describe(ctx, ctx.avals_in[:2], parameters)
     if convolution is None:
         return usual(ctx, *operands, layer=layer, **p)
     call = jax.ffi.ffi_lowering(_LAYER)
-    attributes = _attributes(convolution, fused.precision_of(p["call_jaxpr"]))
+    attributes = _attributes(convolution, parameters["precision"])
     return call(ctx, *operands, relu=layer.relu, **attributes)
 
 
@@ -266,8 +255,12 @@ def _library() -> ctypes.CDLL | None:
 
 @functools.cache
 def _load() -> ctypes.CDLL | None:
+    # Where compiled programs are kept, see `startup.keep_compilations`.
+    folder = jax.config.jax_compilation_cache_dir
+    if not folder or "://" in folder:  # no folder of this machine, as gs://bucket
+        folder = "~/.cache/coded_jax"
     try:
-        kernels = library.load(_folder())
+        kernels = library.load(Path(folder).expanduser())
     except library.Unavailable as reason:
         log.warning("convolutions: XLA's kernels run, which are slower (%s)", reason)
         return None
@@ -275,11 +268,3 @@ def _load() -> ctypes.CDLL | None:
         capsule = jax.ffi.pycapsule(getattr(kernels, name))
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")
     return kernels
-
-
-def _folder() -> Path:
-    """Returns the folder of compiled programs, see `startup.keep_compilations`."""
-    folder = jax.config.jax_compilation_cache_dir
-    if not folder or "://" in folder:  # no folder of this machine, as gs://bucket
-        folder = "~/.cache/coded_jax"
-    return Path(folder).expanduser()

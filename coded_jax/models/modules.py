@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from coded_jax.cpu_kernels.layer import convolution_layer
+from coded_jax.cpu_kernels.layer import Layer, convolution_layer
 from coded_jax.models.batch_norm import BatchNorm
 from coded_jax.types import BaseModel, Block, PyTree
 
@@ -66,10 +66,7 @@ class ConvNorm(nn.Module):
                 x,
                 (kernel * factor[None, None, None]).astype(x.dtype),
                 summand.astype(x.dtype),
-                relu=self.relu,
-                strides=strides,
-                padding=padding,
-                groups=feature_group_count,
+                Layer(self.relu, tuple(strides), padding, groups=feature_group_count),
             )
 
         return convolve(conv_general_dilated=folded)(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ def with_deviation(mean: float, deviation: float, digits: int = 2) -> str:
     """Returns `95.10 ± 0.20`, without the deviation where it is 0."""
     text = f"{mean:.{digits}f}"
     return f"{text} ± {deviation:.{digits}f}" if deviation else text
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Returns mean and standard deviation (of `S - 1` degrees of freedom; 0 for one
+    value)."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), deviation
 
 
 def measure_text(summary: Mapping[str, float], measure: str) -> str:

@@ -104,7 +104,7 @@ def tables(results: dict[str, Any]) -> Group:
 
 
 def works(results: dict[str, Any]) -> dict[str, float]:
-    """Returns `frontier.Point.work` of the code and of each baseline, by name."""
+    """Returns the work of a device and of the client together, by code and baseline."""
     names = {"code": results["config"]["code"]}
     return {
         names.get(name, name): sum(read_cost(results, name).parts.values())

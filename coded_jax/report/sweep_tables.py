@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table as RichTable
 
-from coded_jax.report import frontier
-from coded_jax.report.formatting import with_deviation
+from coded_jax.report.formatting import mean_std, with_deviation
 from coded_jax.report.table import Columns, make, to_terminal
 from coded_jax.runs.sweeps import SWEEP, TABLE
 
@@ -146,7 +145,7 @@ def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) ->
     """Returns mean and standard deviation over trials; `-` for no value."""
     if not values:
         return "-"
-    return with_deviation(*frontier.mean_std([scale * x for x in values]), digits)
+    return with_deviation(*mean_std([scale * x for x in values]), digits)
 
 
 def mean_and_worst(

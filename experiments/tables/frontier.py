@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coded_jax.codes import LEARNED, NO_PARITY
-from coded_jax.report import frontier, table
+from coded_jax.report import table
 from coded_jax.report.formatting import (
+    mean_std,
     pattern_text,
     percent,
     size_text,
     stages_text,
     with_deviation,
 )
-from coded_jax.report.frontier import Point
 from coded_jax.runs.reading import code_name, patterns_of
-from tables import sections, stored, targets
+from tables import points, sections, stored, targets
+from tables.points import Point
 from tables.sections import Long, Section
 from tables.stored import Content
 from tables.targets import NONE
@@ -102,14 +103,14 @@ def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Row]:
       ValueError: see `stored.read_runs`; or two runs differ on one code.
     """
     runs = [{**x, "measured": measured} for x in stored.read_runs(paths)]
-    codes = frontier.distinct(runs)
+    codes = points.distinct(runs)
     base = runs[0]["base"]["test_accuracy"]
     some = {point.n: point for point in codes}
-    codes += [frontier.whole_image(point, base) for point in some.values()]
-    points = sorted(codes, key=lambda point: (point.n, point.work))
-    tried = [(point.accuracy, run) for run in runs for point in frontier.points(run)]
+    codes += [points.whole_image(point, base) for point in some.values()]
+    codes = sorted(codes, key=lambda point: (point.n, point.work))
+    tried = [(point.accuracy, run) for run in runs for point in points.points(run)]
     of = lambda point: next((r for a, r in tried if a == point.accuracy), runs[0])
-    return [Row(point, points, of(point)) for point in points]
+    return [Row(point, codes, of(point)) for point in codes]
 
 
 def learned(rows: Sequence[Row]) -> list[Lost]:
@@ -153,7 +154,7 @@ def seeds_text(values: Sequence[float], digits: int = 2) -> str:
     """Returns mean and standard deviation over seeds, in percent; `-` for no value."""
     if not values:
         return NONE
-    mean, deviation = frontier.mean_std(values)
+    mean, deviation = mean_std(values)
     return with_deviation(100 * mean, 100 * deviation, digits)
 
 
@@ -165,9 +166,9 @@ def accuracy_text(row: Row, lost: int, measure: str = "accuracy") -> str:
 
 def beaten_text(row: Row, failure: float) -> str:
     """Returns the best code that beats another one, `-` where it is not known."""
-    if not frontier.overall(row.point, failure):
+    if not points.overall(row.point, failure):
         return NONE
-    better = frontier.beaten_by(row.point, row.points, failure)
+    better = points.beaten_by(row.point, row.points, failure)
     return label(better) if better else ""
 
 
@@ -185,7 +186,7 @@ def against_no_parity(of: Lost) -> str:
     k, r = (of.run["split"][x] for x in "kr")
     if not rivals or int(of.lost) != r:
         return ""
-    worse, total = frontier.no_better(of.run["patterns"], rivals[0], k, r)
+    worse, total = points.no_better(of.run["patterns"], rivals[0], k, r)
     exceptions = ", ".join(
         f"{pattern_text(ours['lost'], k)} ({percent(ours['accuracy'])}, without "
         f"{percent(theirs['accuracy'])})"
@@ -216,7 +217,7 @@ SHORT: table.Columns = {
     "lost": lambda row: str(row.most_lost),
     "mean": lambda row: accuracy_text(row, row.most_lost),
     "worst": lambda row: accuracy_text(row, row.most_lost, "worst"),
-    "A(0.05)": lambda row: seeds_text(frontier.overall(row.point, 0.05), 3),
+    "A(0.05)": lambda row: seeds_text(points.overall(row.point, 0.05), 3),
 }
 """Columns of the pages."""
 CONFIDENCE: table.Columns = {
@@ -247,7 +248,7 @@ def columns(rows: Sequence[Row], failures: Sequence[float]) -> table.Columns:
         made[f"{lost} lost, worst"] = of(accuracy_text, lost=lost, measure="worst")
     for failure in failures:
         made[f"A({failure:g})"] = lambda row, failure=failure: seeds_text(
-            frontier.overall(row.point, failure), 3
+            points.overall(row.point, failure), 3
         )
     made[f"beaten at {middle:g} by"] = of(beaten_text, failure=middle)
     return made

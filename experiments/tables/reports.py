@@ -16,12 +16,12 @@ from coded_jax.report import canvas, model_figures, run_figures, run_tables
 from coded_jax.report import sweep_tables as sweeps
 from coded_jax.report.formatting import (
     blocks_text,
+    mean_std,
     pattern_text,
     percent,
     run_text,
     size_text,
 )
-from coded_jax.report.frontier import mean_std
 from coded_jax.report.table import Columns, Table, make
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part

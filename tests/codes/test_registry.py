@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from rich.console import Console
+from tables import points
 
 import coded_jax
 from coded_jax import codes
@@ -17,7 +18,6 @@ from coded_jax.codes.erasures import available
 from coded_jax.codes.networks.network import Network
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import infer
-from coded_jax.report import frontier
 from coded_jax.runs import experiment
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -128,7 +128,7 @@ def test_a_new_code_and_new_networks_are_those_of_a_run(registered, tmp_path):
     rule = {"systematic": True, "suffices": "any_k", "answers_always": True}
     assert results["recovery"] == {"code": rule, "learned": rule}
     names = ["scaled_sum of systematic", "systematic mean / mean 8"]
-    assert [point.code for point in frontier.points(results)] == names
+    assert [point.code for point in points.points(results)] == names
     model = coded_jax.load(tmp_path, devices=1)
     assert model.params[0].keys() == {"scale"}
     assert model.params[0]["scale"] != 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.cpu_kernels.layer import convolution_layer
+from coded_jax.cpu_kernels.layer import Layer, convolution_layer
 
 
 def test_relu_lets_no_gradient_through_where_it_is_closed():
@@ -15,7 +15,7 @@ def test_relu_lets_no_gradient_through_where_it_is_closed():
     ]
 
     def layer(x, kernel, bias):
-        return convolution_layer(x, kernel, bias, relu=True).sum()
+        return convolution_layer(x, kernel, bias, Layer(relu=True)).sum()
 
     def by_parts(x, kernel, bias):
         layout = ("NHWC", "HWIO", "NHWC")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 from tables import deep, frontier, stored, targets
+from tables.points import Point, points
 
 from coded_jax.report import table
-from coded_jax.report.frontier import Point, points
 from coded_jax.report.table import Table
 from tests.runs.test_experiment import ROOT
 from tests.scripts import run_script

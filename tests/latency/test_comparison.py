@@ -5,6 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from tables import points
 
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.latency.comparison import first, forecasts, rank, shortlist
@@ -19,7 +20,6 @@ from coded_jax.latency.strategies import (
     whole_images,
 )
 from coded_jax.latency.workloads import Workload
-from coded_jax.report import frontier
 from tests.units import cost, trip
 
 KEY = jax.random.key(0)
@@ -76,7 +76,7 @@ def test_a_plan_by_hand():
 
 def test_a_plan_where_devices_fail():
     """Results that arrive at all arrive at once, so that what is lost is what failed:
-    the overall accuracy of `frontier`, with no answer from fewer than k results."""
+    the overall accuracy of `points`, with no answer from fewer than k results."""
     f, requests = 0.2, 50_000
     by_lost = [0.99, 0.9, 0.6]
     candidates = [
@@ -88,7 +88,7 @@ def test_a_plan_where_devices_fail():
     rows = ranked(candidates, machine, math.inf, requests)
     by_code = {code(row): row for row in rows}
     expected = {
-        "coded": frontier.overall_accuracy([*by_lost, 0, 0, 0], 6, f),
+        "coded": points.overall_accuracy([*by_lost, 0, 0, 0], 6, f),
         "uncoded": 0.99 * (1 - f) ** 4,
         "whole": 0.99 * (1 - f**6),
     }

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from coded_jax.report import frontier, run_tables
+from coded_jax.report import run_tables
 from tests.runs.test_experiment import ROOT
 
 RESULTS = ROOT / "experiments" / "results"
@@ -32,7 +32,7 @@ def cells(lines, code):
 def test_every_code_has_its_work_beside_its_accuracy(quickstart):
     lines = shown(quickstart)
     assert cells(lines, "whole image") == ["any", "96.00", "96.00", "1.00"]
-    works = [point.work for point in frontier.points(quickstart)]
+    works = run_tables.works(quickstart).values()
     names = ["learned", "zero_fill", "no_parity"]
     assert [cells(lines, name)[-1] for name in names] == [f"{x:.2f}" for x in works]
     assert cells(lines, "learned") == ["mean", "96.00", "95.60", "0.84"]

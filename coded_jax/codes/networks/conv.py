@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from coded_jax.codes.networks.maps import MapsDecoder, MapsEncoder, Stack
 from coded_jax.codes.networks.network import Network, NetworkSpec
-from coded_jax.cpu_kernels.layer import convolution_layer
+from coded_jax.cpu_kernels.layer import Layer, convolution_layer
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 
@@ -66,13 +66,8 @@ class _Convolution(nn.Module):
         middle, dilation = self.size // 2, self.dilation
         reach = [min(middle, (size - 1) // dilation) for size in x.shape[1:3]]
         rows, columns = (slice(middle - i, middle + i + 1) for i in reach)
-        return convolution_layer(
-            x,
-            kernel[rows, columns],
-            bias,
-            relu=self.relu,
-            dilation=(dilation, dilation),
-        )
+        layer = Layer(self.relu, dilation=(dilation, dilation))
+        return convolution_layer(x, kernel[rows, columns], bias, layer)
 
 
 def _stack(spec: NetworkSpec) -> Stack:

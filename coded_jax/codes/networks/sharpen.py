@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from coded_jax.codes.networks.network import Network, NetworkSpec
-from coded_jax.cpu_kernels.layer import convolution_layer
+from coded_jax.cpu_kernels.layer import Layer, convolution_layer
 
 
 class Sharpen(nn.Module):
@@ -60,9 +60,8 @@ class Sharpen(nn.Module):
         shape = (3, 3, 1, width)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = jnp.zeros(width, x.dtype)
-        x = convolution_layer(
-            x, kernel.astype(x.dtype), bias, relu=False, padding="SAME", groups=width
-        )
+        layer = Layer(relu=False, groups=width)
+        x = convolution_layer(x, kernel.astype(x.dtype), bias, layer)
         x = nn.relu(x * (1 + later_scale) + later_shift)
         small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
         return nn.Dense(self.out, kernel_init=small, name="features")(x)

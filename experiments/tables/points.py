@@ -96,13 +96,6 @@ def overall(point: Point, failure: float) -> list[float]:
     ]
 
 
-def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Returns mean and standard deviation (of `S - 1` degrees of freedom; 0 for one
-    value)."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return statistics.fmean(values), deviation
-
-
 def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | None:
     """Returns the most accurate of the points that are better at a failure probability.
 
@@ -166,12 +159,19 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     Raises:
       ValueError: two runs with the same settings have other results for one code.
     """
+
+    def same_results(a: Point, b: Point) -> bool:
+        if entry_of(a.code).trained or len(a.accuracy[0]) != len(b.accuracy[0]):
+            return a == b
+        pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
+        return all(abs(x - y) <= ROUNDING for x, y in pairs)
+
     variants: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
     for results in runs:
         for point in points(results):
             name = (point.code, point.k, point.r, point.grid, point.split, point.stages)
             same = variants.setdefault(name, [])
-            if not any(_same(point, other) for other, _ in same):
+            if not any(same_results(point, other) for other, _ in same):
                 same.append((point, results["config"]))
     named = []
     for name, same in variants.items():
@@ -189,14 +189,6 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
         if len({point.code for point in named[-len(same) :]}) < len(same):
             raise ValueError(f"runs: two of {name} given, with other results each")
     return named
-
-
-def _same(a: Point, b: Point) -> bool:
-    """Returns whether two runs have the same results for a code."""
-    if entry_of(a.code).trained or len(a.accuracy[0]) != len(b.accuracy[0]):
-        return a == b
-    pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
-    return all(abs(x - y) <= ROUNDING for x, y in pairs)
 
 
 def no_better(
@@ -220,9 +212,7 @@ def no_better(
         and len(lost) <= r
         and any(i < k for i in lost)
     ]
-    worse = [
-        (own, rival) for own, rival in pairs if own["accuracy"] <= rival["accuracy"]
-    ]
+    worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
     return worse, len(pairs)
 
 

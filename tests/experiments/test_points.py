@@ -4,9 +4,9 @@ import copy
 import json
 
 import pytest
+from tables import points
+from tables.points import Point
 
-from coded_jax.report import frontier
-from coded_jax.report.frontier import Point
 from tests.units import cost, trip
 
 
@@ -19,16 +19,16 @@ def point(code, work, accuracy, k=2, r=1):
 def test_overall_accuracy_where_each_loss_costs_its_share(f):
     # The mean of l over n devices is n f.
     linear = [1 - l / 4 for l in range(5)]
-    assert frontier.overall_accuracy(linear, 4, f) == pytest.approx(1 - f)
+    assert points.overall_accuracy(linear, 4, f) == pytest.approx(1 - f)
 
 
 def test_each_round_loses_results_of_its_own():
     """An exact code of two rounds answers where neither has lost more than r."""
     f, survives = 0.1, 0.9**3 + 3 * 0.1 * 0.9**2
-    accuracy = frontier.overall_accuracy([0.9, 0.9, 0.0, 0.0], 3, f, rounds=2)
+    accuracy = points.overall_accuracy([0.9, 0.9, 0.0, 0.0], 3, f, rounds=2)
     assert accuracy == pytest.approx(0.9 * survives**2)
-    one = frontier.overall_accuracy([0.9, 0.8, 0.7], 3, f)
-    many = frontier.overall_accuracy([0.9, 0.8, 0.7], 3, f, rounds=1000)
+    one = points.overall_accuracy([0.9, 0.8, 0.7], 3, f)
+    many = points.overall_accuracy([0.9, 0.8, 0.7], 3, f, rounds=1000)
     assert many < 0.71 * survives < one
 
 
@@ -38,16 +38,16 @@ def test_a_code_is_beaten_by_less_work_and_no_less_accuracy():
     best = point("best", 0.8, [0.99, 0.98, 0.0, 0.0])
     wider = point("on more devices", 0.1, [0.99] * 5, k=3)
     all_of_them = [cheap, dear, best, wider]
-    assert frontier.beaten_by(dear, all_of_them, 0.1) == best
-    assert frontier.beaten_by(cheap, all_of_them, 0.1) is None
-    assert frontier.beaten_by(best, all_of_them, 0.1) is None
+    assert points.beaten_by(dear, all_of_them, 0.1) == best
+    assert points.beaten_by(cheap, all_of_them, 0.1) is None
+    assert points.beaten_by(best, all_of_them, 0.1) is None
     # At f = 0 all are equal, and less work is better.
-    assert frontier.beaten_by(best, all_of_them, 0.0) == cheap
+    assert points.beaten_by(best, all_of_them, 0.0) == cheap
 
 
 def test_points_of_a_run(finished):
     results = json.loads((finished / "results.json").read_text())
-    code, zero_fill, no_parity = frontier.points(results)
+    code, zero_fill, no_parity = points.points(results)
     assert code.code == "systematic mlp 64 / mlp" and no_parity.code == "no_parity mlp"
     assert zero_fill.cost.parts["encode"] == 0 and zero_fill.cost.parts["decode"] == 0
     assert zero_fill.cost.parts["piece"] == code.cost.parts["piece"] < 1
@@ -68,7 +68,7 @@ def test_points_of_several_seeds(finished):
         str(l): {"mean": mean, "worst": mean / 2} for l, mean in enumerate(means)
     }
     results["seeds"] = {"code": [rows(0.9, 0.8), rows(0.7, 0.6), rows(0.5, 0.4)]}
-    code = frontier.points(results)[0]
+    code = points.points(results)[0]
     assert code.accuracy == [[0.9, 0.8], [0.7, 0.6], [0.5, 0.4]]
     assert code.worst == [[0.45, 0.4], [0.35, 0.3], [0.25, 0.2]]
 
@@ -76,21 +76,21 @@ def test_points_of_several_seeds(finished):
 def test_variants_of_a_code_are_told_apart_by_their_settings(finished):
     results = json.loads((finished / "results.json").read_text())
     variant = copy.deepcopy(results)
-    assert frontier.distinct([results, variant]) == frontier.points(results)
+    assert points.distinct([results, variant]) == points.points(results)
     variant["summary"]["1"]["mean"] = 0.25
     with pytest.raises(ValueError, match="^runs: two of .* with other results each"):
-        frontier.distinct([results, variant])
+        points.distinct([results, variant])
     variant["config"] |= {"supervision": 3.0, "seeds": 7}
-    codes = [point.code for point in frontier.distinct([results, variant])]
+    codes = [point.code for point in points.distinct([results, variant])]
     name = "systematic mlp 64 / mlp supervision="
     assert codes == [f"{name}0.0", f"{name}3.0", "zero_fill", "no_parity mlp"]
     # Of what is not trained there are no variants, rounding makes none.
     zero_fill = variant["baselines"]["zero_fill"]["1"]
     zero_fill["mean"] += 1e-4
-    assert [point.code for point in frontier.distinct([results, variant])] == codes
+    assert [point.code for point in points.distinct([results, variant])] == codes
     zero_fill["mean"] += 0.1
     with pytest.raises(ValueError, match="^runs: two of .*zero_fill"):
-        frontier.distinct([results, variant])
+        points.distinct([results, variant])
 
 
 def test_where_a_code_is_no_better_than_a_baseline():
@@ -100,9 +100,9 @@ def test_where_a_code_is_no_better_than_a_baseline():
 
     ours, theirs = outcomes(0.9, 0.8, 0.7, 0.6, 0.1), outcomes(0.9, 0.7, 0.7, 0.9, 0.5)
     # Neither a parity piece alone nor more than r lost results count.
-    (pair,), total = frontier.no_better(ours, theirs, 2, 1)
+    (pair,), total = points.no_better(ours, theirs, 2, 1)
     assert [outcome["lost"] for outcome in pair] == [[1], [1]] and total == 2
-    assert frontier.no_better(ours, theirs[:1], 2, 1) == ([], 0)
+    assert points.no_better(ours, theirs[:1], 2, 1) == ([], 0)
 
 
 def test_blocks_in_no_stage_are_work_of_every_code(finished):
@@ -112,6 +112,6 @@ def test_blocks_in_no_stage_are_work_of_every_code(finished):
     for costs in results["costs"].values():
         costs |= {"whole": 100.0, "uncoded": 40.0}
         costs["rounds"] = [{"device_flops": 10.0}, {"device_flops": 20.0}]
-    zero_fill = frontier.points(results)[1]
+    zero_fill = points.points(results)[1]
     assert zero_fill.stages == ((1, 1), (3, 3)) and zero_fill.rounds == 2
     assert zero_fill.work == pytest.approx(0.7)
