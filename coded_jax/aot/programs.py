@@ -21,8 +21,7 @@ from coded_jax.aot.compiled import Figures, figures_of
 from coded_jax.aot.topologies import compiler_options
 from coded_jax.checks import first_line, require
 from coded_jax.data.groups import infer_images, inputs_of_images
-from coded_jax.devices.memory import memory_of_device
-from coded_jax.devices.meshes import padded_size
+from coded_jax.devices.meshes import memory_of_device, padded_size
 from coded_jax.devices.placement import batch_spec
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import CHUNK

@@ -1,9 +1,12 @@
-"""The mesh of devices, with the axes `piece` and `data`."""
+"""The mesh of devices, with the axes `piece` and `data`, and their memory."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -50,10 +53,8 @@ def make_mesh(
     count = most if devices is None else devices
     exist = is_integer(count) and 1 <= count <= most
     require("devices", devices, exist, f"1..{most}, the {platform} devices found,")
-    count = int(count)
-    alone = "1 or " if hosts == 1 else ""
-    accepted = f"{alone}{most}, all chips of a TPU or one of a host by itself,"
     usable = not whole_host or count == most or (count, hosts) == (1, 1)
+    accepted = f"{'1 or ' * (hosts == 1)}{most}, all chips of a TPU or one of a host,"
     require("devices", devices, usable, accepted)
     if shape is None:
         sizes = by_cost(n, count, whole_host)
@@ -138,3 +139,22 @@ def pieces_on(mesh: Mesh, n: int) -> list[tuple[int, ...]]:
 def padded_size(mesh: Mesh | None, batch: int) -> int:
     """Returns the smallest size from `batch` on that the devices divide."""
     return batch if mesh is None else batch + -batch % mesh.size
+
+
+def memory_of_device(mesh: Mesh | None) -> int:
+    """Returns the bytes that each device of this process has, used or not.
+
+    Devices that a CPU stands for have equal parts of the memory of the host, or of the
+    container that this process is in.
+
+    Args:
+      mesh: the devices; None for the default one.
+    """
+    devices = list(mesh.local_devices) if mesh else jax.local_devices()[:1]
+    stats = devices[0].memory_stats() or {}  # none of a CPU
+    if limit := stats.get("bytes_limit"):
+        return limit
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory // len(devices)

@@ -14,12 +14,6 @@ import jax
 
 from coded_jax.checks import require
 
-SHORTEST_KEPT = {
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-    "jax_persistent_cache_min_entry_size_bytes": 0,
-}
-"""JAX's thresholds for programs that are kept on the disk."""
-
 
 def offer_cpu_devices(count: int) -> None:
     """Lets a CPU stand for `count` devices; accelerators are not affected.
@@ -128,6 +122,7 @@ def keep_compilations(folder: str | None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(path))
     # Programs, too, that compile in less than JAX's threshold, as most do here, unless
     # the environment names one.
-    for name, value in SHORTEST_KEPT.items():
+    for threshold in ("compile_time_secs", "entry_size_bytes"):
+        name = f"jax_persistent_cache_min_{threshold}"
         if name.upper() not in os.environ:
-            jax.config.update(name, value)
+            jax.config.update(name, 0)

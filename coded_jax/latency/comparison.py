@@ -176,13 +176,13 @@ def shortlist(strategies: Sequence[Strategy], machine: Machine) -> list[int]:
       machine: the devices.
     """
     rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
-    fastest: dict[tuple, int] = {}
+    of_kinds: dict[tuple, int] = {}
     for name in ("p50", "p99", "p99.9"):
         for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds[name]):
             own = strategies[i]
-            kind = (own.family, own.sizes, own.accuracy.tobytes())
-            fastest.setdefault((name, *kind), i)
-    return sorted({*fastest.values()})
+            kind = (name, own.family, own.sizes, own.accuracy.tobytes())
+            of_kinds.setdefault(kind, i)
+    return sorted({*of_kinds.values()})
 
 
 def usual_seconds(machine: Machine) -> float:

@@ -128,19 +128,19 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
       runs: the contents of `results.json` of finished runs, of the same network.
     """
     whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
-    every = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
-    for k in range(2, n + 1):
-        every += without_code(cnn, n, k)
-        if k < n:
-            every += _exact(cnn, k, n - k)
-            every += _untrained(cnn, k, n - k)
+    own = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
+    for k in range(2, n):
+        own += without_code(cnn, n, k)
+        own += _exact(cnn, k, n - k)
+        own += _untrained(cnn, k, n - k)
+    own += without_code(cnn, n, n)
     # Of the codes of runs those that estimate what is lost, each once.
     distinct: dict[tuple, Strategy] = {}
     for strategy in _of_runs(runs):
         if strategy.family == LEARNED and strategy.n <= n:
             key = (strategy.text, strategy.accuracy.tobytes())
             distinct.setdefault(key, strategy)
-    return every + [*distinct.values()]
+    return own + [*distinct.values()]
 
 
 def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
@@ -171,9 +171,9 @@ def without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
       n: devices; those without a piece of their own are sent the ones that are hedged.
       k: pieces, 2 to n.
     """
-    every = [*cuts.of_stages(cnn, k, 1, code="uncoded")]
-    every += cuts.of_convolutions(cnn, k, 1, code="uncoded")
-    for cut in cuts.undominated(every):
+    of_stages = cuts.of_stages(cnn, k, 1, code="uncoded")
+    of_convolutions = cuts.of_convolutions(cnn, k, 1, code="uncoded")
+    for cut in cuts.undominated([*of_stages, *of_convolutions]):
         pieces = Workload(ALL_DATA, k, 0, _without_code(cut.cost, k))
         uncoded = _of_cut(cut, UNCODED, "uncoded", pieces, cnn.accuracy)
         yield uncoded
@@ -190,7 +190,8 @@ def _of_cut(
 ) -> Strategy:
     """Returns a strategy of a cut, of one accuracy or that of each set of results."""
     accuracies = np.full(2**workload.queries, accuracy)
-    return Strategy(family, code, workload, accuracies, cut.pieces, cut.settings)
+    words = {"pieces": cut.pieces, "settings": cut.settings}
+    return Strategy(family, code, workload, accuracies, **words)
 
 
 def _without_code(cost: Cost, devices: int) -> Cost:

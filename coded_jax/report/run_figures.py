@@ -12,20 +12,18 @@ import numpy as np
 
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import pattern_text, percent
-from coded_jax.report.run_tables import measure_name, methods_of, worst_patterns
+from coded_jax.report.run_tables import (
+    PARTS,
+    measure_name,
+    methods_of,
+    worst_patterns,
+)
 from coded_jax.runs.reading import base_accuracy, evaluated_part
 from coded_jax.runs.workdir import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PARTS = {
-    "encode": "encoding",
-    "piece": "its piece",
-    "decode": "decoding",
-    "uncoded": "blocks that are not coded",
-}
 
 
 def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
@@ -42,16 +40,13 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
     Raises:
       ImportError: matplotlib is missing.
     """
-    figures = {
-        "accuracy": accuracy(results),
-        "training": training(read_metrics(folder)),
-    }
+    curves = training(read_metrics(folder))
+    figures = {"accuracy.png": accuracy(results), "training.png": curves}
     if results["confidence"]:
-        figures["confidence"] = confidence(results)
-    paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
-    for path, figure in paths.items():
-        figure.savefig(path, dpi=120)
-    return list(paths)
+        figures["confidence.png"] = confidence(results)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=120)
+    return [folder / name for name in figures]
 
 
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -147,11 +142,11 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
     figure = new_figure(10, 4)
     losses, scores = figure.subplots(1, 2)
     for phase, lines in records.items():
-        steps, values = ([line[x] for line in lines] for x in ("step", "loss"))
-        losses.plot(steps, values, label=phase)
         epochs = [line for line in lines if "validation_accuracy" in line]
-        accuracies = [100 * line["validation_accuracy"] for line in epochs]
-        scores.plot([line["step"] for line in epochs], accuracies, ".-", label=phase)
+        of = lambda name, lines: np.array([line[name] for line in lines])
+        losses.plot(of("step", lines), of("loss", lines), label=phase)
+        accuracies = 100 * of("validation_accuracy", epochs)
+        scores.plot(of("step", epochs), accuracies, ".-", label=phase)
     losses.set(yscale="log", xlabel="step", ylabel="training loss")
     scores.set(xlabel="step", ylabel="validation accuracy or R^2, %")
     for axes in (losses, scores):

@@ -35,9 +35,8 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
       folder: its workdir, as it was given.
     """
     config, data, pipeline = prepared.config, prepared.dataset, prepared.pipeline
-    train, validation, test = (
-        f"{len(part.labels):,}" for part in (data.train, data.validation, data.test)
-    )
+    parts = (data.train, data.validation, data.test)
+    train, validation, test = (f"{len(part.labels):,}" for part in parts)
     k, r, pieces = config.k, config.r, "pieces"
     if pipeline.examples.grouped:
         coded, pieces = f"{k} images are coded together", "images"
@@ -45,10 +44,9 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
         count = len(pipeline.stages)
         coded = f"the inputs of {count} convolutions are split into {k} pieces each"
     else:
-        coded = f"each image is split into {k} pieces"
-        if config.stages:
-            stages = stages_text([stage.blocks for stage in pipeline.stages])
-            coded += f" (anew before blocks {stages})"
+        stages = stages_text([stage.blocks for stage in pipeline.stages])
+        anew = f" (anew before blocks {stages})" if config.stages else ""
+        coded = f"each image is split into {k} pieces{anew}"
     made = f"{r} parity {pieces} are" if r != 1 else f"1 parity {pieces[:-1]} is"
     enough = ENOUGH[pipeline.stages[0].code.quorum.name].format(k=k)
     devices, here = pipeline.mesh.size if pipeline.mesh else 1, ""

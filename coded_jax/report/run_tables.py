@@ -29,12 +29,13 @@ TAILS = {
 }
 """Maps a setting of the tail, also of former versions, to a line that says who answers.
 """
-PURPOSES = {
-    "encode": "to encode",
-    "piece": "for its piece",
-    "decode": "to decode",
-    "uncoded": "for blocks that are not coded",
+PARTS = {
+    "encode": "encoding",
+    "piece": "its piece",
+    "decode": "decoding",
+    "uncoded": "blocks that are not coded",
 }
+"""Maps the parts of a cost, see `Cost.parts`, to what they are for."""
 
 OF_IMAGES = {
     "mean_iou": "\naccuracy: of positions; mean IoU: intersection over union, mean of "
@@ -93,14 +94,9 @@ def tables(results: dict[str, Any]) -> Group:
         about_patterns = f"the {MOST_PATTERNS} worst of the code's {total} patterns"
     summary = to_terminal(by_lost(results, MOST_LOST), left=2, narrow=False)
     summary.columns[0].no_wrap = True
-    return Group(
-        "\n".join(lines),
-        summary,
-        "\n".join([*meanings, verdict(results)]),
-        "",
-        f"{about_patterns}\n{meanings_of_patterns(patterns)}",
-        to_terminal(by_pattern(patterns, split["k"]), narrow=False),
-    )
+    meanings += [verdict(results), "", about_patterns, meanings_of_patterns(patterns)]
+    every = to_terminal(by_pattern(patterns, split["k"]), narrow=False)
+    return Group("\n".join(lines), summary, "\n".join(meanings), every)
 
 
 def works(results: dict[str, Any]) -> dict[str, float]:
@@ -120,19 +116,17 @@ def verdict(results: dict[str, Any]) -> str:
     busiest = f"{name} takes its busiest device {work:.2f}"
     if work >= 1:
         parts = read_cost(results, "code").parts
-        largest = max(parts, key=lambda part: parts[part])
-        dearest = f"{parts[largest]:.2f} of it {PURPOSES[largest]}"
+        largest = max(parts, key=parts.__getitem__)
+        dearest = f"{parts[largest]:.2f} of it for {PARTS[largest]}"
         return (
             f"{busiest} times the work of the whole image, {dearest}: here, compute "
             "the whole image on each device instead."
         )
-    by_lost = results["summary"].items()
-    worst = min(
-        (row["worst"] for l, row in by_lost if 0 < int(l) <= most), default=None
-    )
-    if worst is None:
+    summary = results["summary"].items()
+    worst = [row["worst"] for lost, row in summary if 0 < int(lost) <= most]
+    if not worst:
         return f"{busiest} of the work of the whole image."
-    points = f"{100 * (base_accuracy(results) - worst):.2f} points"
+    points = f"{100 * (base_accuracy(results) - min(worst)):.2f} points"
     losses = "one result" if most == 1 else f"up to {most} results"
     return (
         f"{busiest} of the work of the whole image, and the worst loss of {losses} "

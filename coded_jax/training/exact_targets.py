@@ -12,7 +12,7 @@ import numpy as np
 
 from coded_jax import splitting
 from coded_jax.devices import placement
-from coded_jax.devices.memory import memory_of_device
+from coded_jax.devices.meshes import memory_of_device
 from coded_jax.devices.placement import PieceMap
 from coded_jax.inference.pipeline import Pipeline, exact_outputs
 from coded_jax.training.steps import DONATES

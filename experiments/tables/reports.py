@@ -198,7 +198,7 @@ STAGES: Columns = {
 COSTS: Columns = {
     **{
         text: lambda x, part=part: f"{x.parts[part]:.3f}"
-        for part, text in run_figures.PARTS.items()
+        for part, text in run_tables.PARTS.items()
     },
     "together": lambda x: f"{sum(x.parts.values()):.3f}",
     "Mflop": lambda x: f"{sum(x.parts.values()) * x.whole_flops / 1e6:.3g}",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from coded_jax.report import run_figures
+from coded_jax.report import run_figures, run_tables
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_figures_show_the_numbers_of_the_results(results, finished):
     (axes,) = run_figures.costs(results).axes
     ends = [text.get_text().strip() for text in axes.texts]
     for end, costs in zip(ends, results["costs"].values(), strict=True):
-        total = sum(costs[part] for part in run_figures.PARTS) / costs["whole"]
+        total = sum(costs[part] for part in run_tables.PARTS) / costs["whole"]
         assert end == f"{total:.2f}"
     losses, _ = run_figures.training(run_figures.read_metrics(finished)).axes
     assert [line.get_label() for line in losses.lines] == ["base", "code", "no_parity"]
