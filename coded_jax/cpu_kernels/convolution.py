@@ -38,7 +38,10 @@ class Array(NamedTuple):
         return Array(sizes, strides)
 
     def divided(self, axis: int, groups: int) -> Array:
-        """Returns the array with a first axis of `groups`, cut out of another axis."""
+        """Returns the array with a first axis of `groups`, cut out of another axis; the
+        array itself for one group."""
+        if groups == 1:
+            return self
         sizes, stride = list(self.sizes), self.strides[axis]
         sizes[axis] //= groups
         first = stride * sizes[axis]
@@ -123,76 +126,59 @@ def describe(
     Returns:
       None for what oneDNN has no code for.
     """
-    if len(lhs) != 4 or 1 not in (p["feature_group_count"], p["batch_group_count"]):
+    groups, batch_groups = p["feature_group_count"], p["batch_group_count"]
+    if len(lhs) != 4 or 1 not in (groups, batch_groups):
         return None
     axes = p["dimension_numbers"]  # batch or outputs, features, rows, columns
-    arrays = [
+    left, right, result = (
         row_major(shape).ordered(order)
         for shape, order in zip((lhs, rhs, out), axes, strict=True)
-    ]
+    )
+    strides, dilation = tuple(p["window_strides"]), tuple(p["rhs_dilation"])
+    padding = tuple(before for before, _ in p["padding"])
+    exchanged = (1, 0, 2, 3)
     if tuple(p["lhs_dilation"]) != (1, 1):
-        convolution = _image_gradient(*arrays, p)
-    elif p["batch_group_count"] > 1 or axes.lhs_spec[1] == axes.rhs_spec[1] == 0:
+        if strides != (1, 1) or batch_groups > 1:
+            return None
+        # Of each group's own channels, the kernel has outputs as features and images as
+        # outputs.
+        kernel = right.ordered(exchanged)
+        if groups > 1:
+            kernel = right.divided(0, groups).ordered((0, 2, 1, 3, 4))
+        reach = zip(kernel.sizes[-2:], dilation, padding, strict=True)
+        convolution = Convolution(
+            Kind.IMAGE_GRADIENT,
+            images=result,
+            kernel=kernel,
+            outputs=left,
+            strides=tuple(p["lhs_dilation"]),
+            dilation=dilation,
+            padding=tuple((taps - 1) * d - before for taps, d, before in reach),
+        )
+    elif batch_groups > 1 or axes.lhs_spec[1] == axes.rhs_spec[1] == 0:
         # What is summed over was the batch before the gradient was taken: in memory it
         # is the first axis of both arrays, and channels never are.
-        convolution = _kernel_gradient(*arrays, p)
+        if groups > 1:
+            return None
+        convolution = Convolution(
+            Kind.KERNEL_GRADIENT,
+            images=left.ordered(exchanged),
+            kernel=result.ordered(exchanged).divided(0, batch_groups),
+            outputs=right.ordered(exchanged),
+            strides=dilation,
+            dilation=strides,
+            padding=padding,
+        )
     else:
-        convolution = _forward(*arrays, p)
-    return convolution if convolution and convolution.supported() else None
-
-
-def _forward(
-    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
-) -> Convolution | None:
-    groups, behind = p["feature_group_count"], [after for _, after in p["padding"]]
-    if min(behind) < 0:
-        return None
-    return Convolution(
-        Kind.FORWARD,
-        images=lhs,
-        kernel=rhs.divided(0, groups) if groups > 1 else rhs,
-        outputs=out,
-        strides=tuple(p["window_strides"]),
-        dilation=tuple(p["rhs_dilation"]),
-        padding=tuple(before for before, _ in p["padding"]),
-    )
-
-
-def _image_gradient(
-    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
-) -> Convolution | None:
-    if tuple(p["window_strides"]) != (1, 1) or p["batch_group_count"] > 1:
-        return None
-    groups, dilation = p["feature_group_count"], tuple(p["rhs_dilation"])
-    # Of each group's own channels, `rhs` has outputs as features and images as outputs.
-    kernel = rhs.ordered((1, 0, 2, 3))
-    if groups > 1:
-        kernel = rhs.divided(0, groups).ordered((0, 2, 1, 3, 4))
-    reach = zip(kernel.sizes[-2:], dilation, p["padding"], strict=True)
-    return Convolution(
-        Kind.IMAGE_GRADIENT,
-        images=out,
-        kernel=kernel,
-        outputs=lhs,
-        strides=tuple(p["lhs_dilation"]),
-        dilation=dilation,
-        padding=tuple((taps - 1) * d - before for taps, d, (before, _) in reach),
-    )
-
-
-def _kernel_gradient(
-    lhs: Array, rhs: Array, out: Array, p: dict[str, Any]
-) -> Convolution | None:
-    groups = p["batch_group_count"]
-    if p["feature_group_count"] > 1:
-        return None
-    kernel = out.ordered((1, 0, 2, 3))
-    return Convolution(
-        Kind.KERNEL_GRADIENT,
-        images=lhs.ordered((1, 0, 2, 3)),
-        kernel=kernel.divided(0, groups) if groups > 1 else kernel,
-        outputs=rhs.ordered((1, 0, 2, 3)),
-        strides=tuple(p["rhs_dilation"]),
-        dilation=tuple(p["window_strides"]),
-        padding=tuple(before for before, _ in p["padding"]),
-    )
+        if min(behind for _, behind in p["padding"]) < 0:
+            return None
+        convolution = Convolution(
+            Kind.FORWARD,
+            images=left,
+            kernel=right.divided(0, groups),
+            outputs=result,
+            strides=strides,
+            dilation=dilation,
+            padding=padding,
+        )
+    return convolution if convolution.supported() else None

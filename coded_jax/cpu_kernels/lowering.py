@@ -133,8 +133,7 @@ def _layer(usual: Rule, ctx: Any, *operands: Any, layer: fused.Layer, **p: Any) 
 def _describe(ctx: Any, inputs: Sequence[Any], p: dict[str, Any]) -> Convolution | None:
     """Returns a convolution in oneDNN's terms, where oneDNN is to compute it."""
     arrays = (*inputs, *ctx.avals_out)
-    floats = all(array.dtype == jnp.float32 for array in arrays)
-    if not (floats and _known(arrays) and _runs_here(ctx)):
+    if not (_are_floats(arrays) and _runs_here(ctx)):
         return None
     convolution = describe(*(array.shape for array in arrays), p)
     return convolution if convolution and _accepted(convolution) else None
@@ -162,13 +161,9 @@ def _pooling_gradient(usual: Rule, ctx: Any, gradient: Any, x: Any, **p: Any) ->
     x_aval = ctx.avals_in[1]
     if p["select_prim"] is not lax.ge_p:
         return usual(ctx, gradient, x, **p)
-    in_library = (
-        pooling.is_of_rows_and_columns(window, strides, padding)
-        and x_aval.dtype == jnp.float32
-        and _known(ctx.avals_in)
-        and _runs_here(ctx)
-    )
-    if in_library and _library() is not None:
+    fits = pooling.is_of_rows_and_columns(window, strides, padding)
+    here = fits and _are_floats(ctx.avals_in) and _runs_here(ctx)
+    if here and _library() is not None:
         before = tuple(before for before, _ in padding[-3:-1])
         attributes = _arrays(
             {"window": window[-3:-1], "strides": strides[-3:-1], "padding": before}
@@ -199,9 +194,8 @@ def _narrow_product(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
     """
     (contracted, batch), (result,) = p["dimension_numbers"], ctx.avals_out
     leading = all(tuple(axes) == tuple(range(len(axes))) for axes in contracted)
-    free = [
-        a.ndim - len(axes) for a, axes in zip(ctx.avals_in, contracted, strict=True)
-    ]
+    pairs = zip(ctx.avals_in, contracted, strict=True)
+    free = [array.ndim - len(axes) for array, axes in pairs]
     if not (leading and free == [1, 1] and not any(batch) and _runs_here(ctx)):
         return usual(ctx, lhs, rhs, **p)
     few, many = sorted(result.shape)
@@ -218,9 +212,13 @@ def _narrow_product(usual: Rule, ctx: Any, lhs: Any, rhs: Any, **p: Any) -> Any:
     return mlir.lower_fun(exchanged, multiple_results=False)(ctx, lhs, rhs)
 
 
-def _known(arrays: Iterable[Any]) -> bool:
-    """Returns whether all sizes are numbers, as they are not where a batch is any."""
-    return all(isinstance(size, int) for array in arrays for size in array.shape)
+def _are_floats(arrays: Iterable[Any]) -> bool:
+    """Returns whether all arrays are float32, and their sizes numbers, as they are not
+    where a batch is any."""
+    return all(
+        array.dtype == jnp.float32 and all(isinstance(n, int) for n in array.shape)
+        for array in arrays
+    )
 
 
 def _runs_here(ctx: Any) -> bool:
