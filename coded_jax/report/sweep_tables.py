@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -77,25 +76,23 @@ def read(folder: Path) -> Sweep:
         for row in map(json.loads, lines):
             if not row.get("error") and row["cell"] in by_cell:
                 by_cell[row["cell"]].append(row)
-        flags = varied(content)
-        cells = [_cell(name, own, flags) for name, own in by_cell.items() if own]
+        cells, flags = [], varied(content)
+        for name, rows in by_cell.items():
+            if not rows:
+                continue
+            first, trials = rows[0], defaultdict(list)
+            for row in rows:
+                trials[row["method"], row["lost"]].append(row)
+            code, made_for = first["code"], int(first["r"])
+            most = max(l for method, l in trials if method == code and l <= made_for)
+            values = {flag: first[flag] or "" for flag in flags if flag in first}
+            cells.append(Cell(name, values, code, most, dict(trials)))
     except (OSError, ValueError, KeyError):
         raise ValueError(
             f"sweep: {str(folder)!r} given, a folder with {SWEEP} and {TABLE}.jsonl "
             "accepted"
         ) from None
     return Sweep(content, cells)
-
-
-def _cell(name: str, rows: list[Row], flags: list[str]) -> Cell:
-    """Returns the cell of some rows."""
-    first, trials = rows[0], defaultdict(list)
-    for row in rows:
-        trials[row["method"], row["lost"]].append(row)
-    code, made_for = first["code"], int(first["r"])
-    most = max(l for method, l in trials if method == code and l <= made_for)
-    values = {flag: first[flag] or "" for flag in flags if flag in first}
-    return Cell(name, values, code, most, dict(trials))
 
 
 def varied(content: dict[str, Any]) -> list[str]:
@@ -105,17 +102,6 @@ def varied(content: dict[str, Any]) -> list[str]:
     flags = [word.lstrip("-").partition("=")[0] for word in words if word[0] == "-"]
     flags = dict.fromkeys([*content["vary"], *flags])
     return [flag for flag in flags if flag not in MEASURED]
-
-
-def score(cell: Cell) -> float:
-    """Returns the mean accuracy over trials and over the patterns of the most losses
-    that a cell is made for: what searches go by."""
-    return statistics.fmean(cell.of("mean"))
-
-
-def best(sweep: Sweep) -> Cell:
-    """Returns the first cell with the highest score: what a search chooses."""
-    return max(sweep.cells, key=score)
 
 
 def label(cell: Cell, sweep: Sweep) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +83,7 @@ def cells(sweeps: dict[Path, Sweep]) -> Table:
         "network": lambda row: row.network,
         **{x: lambda row, x=x: row.first[x] for x in ("k", "r", "code")},
         "cell": lambda row: " ".join(row.cell.settings),
-        "best": lambda row: "best" * (row.cell is sweep_tables.best(row.sweep)),
+        "best": lambda row: "best" * (row.cell is best(row.sweep)),
         "base": lambda row: trials_text(row.cell.of("base_accuracy")),
         **{
             f"{header}, {part}": lambda row, key=key, part=part: trials_text(
@@ -132,6 +133,17 @@ def section_of(sweeps: dict[Path, Sweep], name: str, *parts: str | Table) -> Sec
     return section(*parts, files=files, contents=contents)
 
 
+def score(cell: Cell) -> float:
+    """Returns the mean accuracy over trials and over the patterns of the most losses
+    that a cell is made for: what searches go by."""
+    return statistics.fmean(cell.of("mean"))
+
+
+def best(sweep: Sweep) -> Cell:
+    """Returns the first cell with the highest score: what a search chooses."""
+    return max(sweep.cells, key=score)
+
+
 def alike_section() -> Section:
     """Returns the accuracy of each code of LeNet-5's frontier for each way to train."""
     sweeps = read(ALIKE)
@@ -141,16 +153,16 @@ def alike_section() -> Section:
         name = code_name(defaultdict(lambda: None, row.first), row.cell.code)
         return f"{name} ({row.first['k']}, {row.first['r']})"
 
-    def score(cell: Cell, sweep: Sweep) -> str:
-        text = percent(sweep_tables.score(cell))
-        return f"**{text}**" if cell is sweep_tables.best(sweep) else text
+    def score_text(cell: Cell, sweep: Sweep) -> str:
+        text = percent(score(cell))
+        return f"**{text}**" if cell is best(sweep) else text
 
     records = [*zip(*(sweep.cells for sweep in sweeps.values()), strict=True)]
     columns = {
         f"`{flag}`": lambda record, flag=flag: record[0].values[flag]
         for flag in records[0][0].values
     } | {
-        code(sweep): lambda record, i=i, sweep=sweep: score(record[i], sweep)
+        code(sweep): lambda record, i=i, sweep=sweep: score_text(record[i], sweep)
         for i, sweep in enumerate(sweeps.values())
     }
     return section_of(sweeps, "searches.csv", make(columns, records))
@@ -174,7 +186,7 @@ def best_section(kind: str) -> Section:
         "the best cell": settings,
     }
     sweeps = read(kind)
-    rows = [Row(place, x, sweep_tables.best(x)) for place, x in sweeps.items()]
+    rows = [Row(place, x, best(x)) for place, x in sweeps.items()]
     return section_of(sweeps, f"searches_{kind}.csv", make(columns, rows))
 
 

@@ -13,7 +13,6 @@ from absl.testing import flagsaver
 from tables import searches
 
 from coded_jax.cli import experiment_flags
-from coded_jax.report import sweep_tables
 from coded_jax.runs import workdir
 from coded_jax.runs.config import Config
 from coded_jax.settings import settings
@@ -76,7 +75,7 @@ def test_flagfiles_have_what_their_searches_found_best(monkeypatch):
             if kind == "deep" and pathlib.Path(flagfile).stem != place.name:
                 continue  # it compares what its flagfile does not have
             chosen.add(place.name)
-            best = sweep_tables.best(search).values
+            best = searches.best(search).values
             config, _ = config_of("--workdir=x", flagfile, known_only=True)
             for name in set(best) & set(DECLARED) - set(BUDGET):
                 assert getattr(config, name) == DECLARED[name].parse(best[name])
