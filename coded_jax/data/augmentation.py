@@ -17,47 +17,51 @@ SHIFT = 2  # pixels
 AFFINE = 0.15  # most change of a coefficient of the identity map
 
 
-def shift(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Shifts each image by up to `SHIFT` pixels along both axes; zeros fill up."""
-    _, shift_key = jax.random.split(key)
-    return _shift(shift_key, images)
+def shift(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    most: int | None = SHIFT,
+    after: Augmentation = lambda key, images: images,
+) -> jax.Array:
+    """Shifts each image by up to `most` pixels along both axes; zeros fill up.
 
-
-def flip_shift(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images left to right, then shifts each as `shift` does."""
-    flip_key, shift_key = jax.random.split(key)
-    return _shift(shift_key, _mirror(flip_key, images))
-
-
-def flip_crop(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirrors half of the images, then shifts each by up to an eighth of its size.
-
-    What is usual for CIFAR: crops of images with 4 rows and columns of zeros around.
+    Args:
+      key: of the changes.
+      images: `[B, H, W, C]`.
+      most: pixels; an eighth of the image if None, as is usual for CIFAR.
+      after: another change, which is made first.
     """
-    flip_key, shift_key = jax.random.split(key)
-    most = max(1, max(images.shape[1:3]) // 8)
-    return _shift(shift_key, _mirror(flip_key, images), most)
+    change_key, shift_key = jax.random.split(key)
+    batch, height, width, channels = images.shape
+    if most is None:
+        most = max(1, max(height, width) // 8)
+    starts = jax.random.randint(shift_key, (2, batch), 0, 2 * most + 1)
+    changed = after(change_key, images)
+    padded = jnp.pad(changed, ((0, 0), (most, most), (most, most), (0, 0)))
+
+    def crop(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
+        start = (row, column, jnp.zeros_like(row))
+        return jax.lax.dynamic_slice(image, start, (height, width, channels))
+
+    return jax.vmap(crop)(padded, *starts)
 
 
-def affine(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Turns each image by up to 9 degrees, scales, shears and then shifts it.
+def mirror(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors half of the images left to right."""
+    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def distort(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Turns each image by up to 9 degrees, scales and shears it.
 
     The four coefficients of the map differ from those of the identity by up to
     `AFFINE` each.
     """
-    map_key, shift_key = jax.random.split(key)
     identity = jnp.broadcast_to(jnp.eye(2), (len(images), 2, 2))
-    changes = jax.random.uniform(map_key, identity.shape, minval=-AFFINE, maxval=AFFINE)
-    return _shift(shift_key, jax.vmap(affine_map)(images, identity + changes))
-
-
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": lambda key, images: images,
-    "shift": shift,
-    "flip_shift": flip_shift,
-    "flip_crop": flip_crop,
-    "affine": affine,
-}
+    changes = jax.random.uniform(key, identity.shape, minval=-AFFINE, maxval=AFFINE)
+    return jax.vmap(affine_map)(images, identity + changes)
 
 
 def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -84,18 +88,10 @@ def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return channels.astype(image.dtype)
 
 
-def _mirror(key: jax.Array, images: jax.Array) -> jax.Array:
-    mirrored = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
-
-
-def _shift(key: jax.Array, images: jax.Array, most: int = SHIFT) -> jax.Array:
-    batch, height, width, channels = images.shape
-    starts = jax.random.randint(key, (2, batch), 0, 2 * most + 1)
-    padded = jnp.pad(images, ((0, 0), (most, most), (most, most), (0, 0)))
-
-    def crop(image: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-        start = (row, column, jnp.zeros_like(row))
-        return jax.lax.dynamic_slice(image, start, (height, width, channels))
-
-    return jax.vmap(crop)(padded, *starts)
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": lambda key, images: images,
+    "shift": shift,
+    "flip_shift": functools.partial(shift, after=mirror),
+    "flip_crop": functools.partial(shift, after=mirror, most=None),
+    "affine": functools.partial(shift, after=distort),
+}

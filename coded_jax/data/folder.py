@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +22,17 @@ from rich.console import Console
 from rich.progress import track
 
 from coded_jax.data.sources import (
+    Parts,
     Source,
-    make_dataset,
+    hold_out,
     require_modules,
     shuffled_parts,
-    validation_images,
 )
-from coded_jax.types import Dataset, Split
+from coded_jax.types import Split
 
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 ENDINGS = (".jpg", ".jpeg", ".png")
-MOST_NAMED = 3  # damaged files, in an error
+MOST_NAMED = 3  # damaged files or classes, in an error
 LAYOUT = "3"  # of what is kept; another one makes it anew
 
 
@@ -51,85 +52,16 @@ class Files(NamedTuple):
     labels: dict[str, np.ndarray]
 
 
-def check(name: str, data_dir: str | None) -> None:
-    """Checks that a folder has parts with images of the same classes.
+def find(name: str, data_dir: str | None) -> Files:
+    """Finds the classes of a folder, and the files of each part.
 
     Raises:
-      ValueError: it has not, or none is given.
+      ValueError: no folder is given, or a part is missing or has no images of a class,
+        or other classes.
       ModuleNotFoundError: Pillow is not installed.
     """
     del name
     require_modules("images", "PIL")
-    _files_of(data_dir)
-
-
-def load(name: str, data_dir: str | None, image_size: int | None) -> Dataset:
-    """Reads a folder of images into memory.
-
-    The test part is `test/`, or `val/` if there is none. The validation part is `val/`
-    if there are both, else a tenth of the training images, 5,000 at most. The order is
-    drawn once for all. Images are grey if all files are stored as such; of 16 bits the
-    upper eight count, and transparency is left out.
-
-    Args:
-      name: of the data set.
-      data_dir: the folder.
-      image_size: rows and columns that images are resized to, what is not square cut at
-        both ends; as they are if None.
-
-    Raises:
-      ValueError: files are damaged, of different sizes without `image_size`, or see
-        `check`.
-    """
-    files = _files_of(data_dir)
-    ends = np.cumsum([len(labels) for labels in files.labels.values()])
-    images = np.split(_images(files, image_size), ends[:-1])
-    splits = {
-        part: Split(own, labels)
-        for own, (part, labels) in zip(images, files.labels.items(), strict=True)
-    }
-    if len(splits) == 3:
-        (train,) = shuffled_parts(splits[TRAIN])
-        (validation,) = shuffled_parts(splits[VALIDATION])
-    else:
-        total = len(splits[TRAIN].labels)
-        held_out = validation_images(total)
-        if not held_out:
-            raise ValueError(
-                f"data_dir: {TRAIN}/ has {total} images, 10 or more accepted, of which "
-                f"a tenth is held out (or both {VALIDATION}/ and {TEST}/)"
-            )
-        train, validation = shuffled_parts(splits[TRAIN], total - held_out)
-    (test,) = shuffled_parts(splits[TEST if TEST in splits else VALIDATION])
-    return make_dataset(name, files.classes, train, validation, test)
-
-
-SOURCE = Source(check, load, sized=True, own_images=True)
-
-
-def resize(image: Any, size: int | None) -> np.ndarray:
-    """Resizes an image, what is not square cut at both ends.
-
-    Args:
-      image: of Pillow.
-      size: rows and columns; as it is if None.
-
-    Returns:
-      uint8 `[H, W, C]`.
-    """
-    from PIL import Image, ImageOps
-
-    if size is not None and image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, -1)
-
-
-def _files_of(data_dir: str | None) -> Files:
-    """Finds the classes of a folder, and the files of each part.
-
-    Raises:
-      ValueError: a part is missing or has no images of a class, or other classes.
-    """
     root = Path(data_dir or "").expanduser().absolute()
     present = [part for part in (TRAIN, VALIDATION, TEST) if (root / part).is_dir()]
     if not data_dir or present[:1] != [TRAIN] or len(present) < 2:
@@ -163,8 +95,45 @@ def _files_of(data_dir: str | None) -> Files:
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMED])
-    return f"[{shown}{', ...' if len(names) > MOST_NAMED else ''}]"
+    return f"[{', '.join(names[:MOST_NAMED])}{', ...' * (len(names) > MOST_NAMED)}]"
+
+
+def read(files: Files, image_size: int | None) -> Parts:
+    """Reads a folder of images into memory.
+
+    The test part is `test/`, or `val/` if there is none. The validation part is `val/`
+    if there are both, else a tenth of the training images, 5,000 at most. The order is
+    drawn once for all. Images are grey if all files are stored as such; of 16 bits the
+    upper eight count, and transparency is left out.
+
+    Args:
+      files: of the folder.
+      image_size: rows and columns that images are resized to, what is not square cut at
+        both ends; as they are if None.
+
+    Raises:
+      ValueError: files are damaged, of different sizes without `image_size`, or too few
+        to hold some out for validation.
+    """
+    images, splits = _images(files, image_size), {}
+    for part, labels in files.labels.items():
+        splits[part] = Split(images[: len(labels)], labels)
+        images = images[len(labels) :]
+    if len(splits) == 3:
+        (train,) = shuffled_parts(splits[TRAIN])
+        (validation,) = shuffled_parts(splits[VALIDATION])
+    else:
+        train, validation = hold_out(splits[TRAIN])
+    if not len(validation.labels):
+        raise ValueError(
+            f"data_dir: {TRAIN}/ has {len(train.labels)} images, 10 or more accepted, "
+            f"of which a tenth is held out (or both {VALIDATION}/ and {TEST}/)"
+        )
+    (test,) = shuffled_parts(splits[TEST if TEST in splits else VALIDATION])
+    return Parts(files.classes, train, validation, test)
+
+
+SOURCE = Source(find, read, own_images=True)
 
 
 def _images(files: Files, image_size: int | None) -> np.ndarray:
@@ -194,47 +163,40 @@ def _decoded(files: Files, image_size: int | None) -> np.ndarray:
     Raises:
       ValueError: some are damaged, or not all have one size.
     """
-    paths, damaged = files.paths, []
+    damaged = []
 
     def decode(path: Path) -> Any:
         try:
-            return _decode(path, image_size)
+            return decode_file(path, image_size)
         except Exception as error:  # Pillow's decoders have no common type
             damaged.append(f"{path.relative_to(files.root)} ({error or type(error)})")
-            return None
 
-    console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
         decoding = track(
-            pool.map(decode, paths),
+            pool.map(decode, files.paths),
             "decoding images",
-            len(paths),
-            console=console,
-            disable=not console.is_terminal,
+            len(files.paths),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
         )
         images = [*decoding]
     if damaged:
-        shown = "; ".join(sorted(damaged)[:MOST_NAMED])
-        more = len(damaged) - MOST_NAMED
         raise ValueError(
-            f"data_dir: {len(damaged)} of {len(paths)} images in {files.root} cannot "
-            f"be decoded: {shown}{f'; and {more} more' if more > 0 else ''}"
+            f"data_dir: {len(damaged)} of {len(images)} images in {files.root} cannot "
+            f"be decoded: {'; '.join(sorted(damaged)[:MOST_NAMED])}"
         )
-    size = images[0].shape[:2]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape[:2] != size:
-            raise ValueError(
-                f"image_size: None given, a size accepted, since {paths[0].name} has "
-                f"{size} pixels and {path.relative_to(files.root)} {image.shape[:2]}"
-            )
-    channels = max(image.shape[-1] for image in images)
-    out = np.empty((len(images), *size, channels), np.uint8)
-    for row, image in zip(out, images, strict=True):
-        row[...] = image
-    return out
+    sizes = {image.shape[:2] for image in images}
+    if len(sizes) > 1:
+        raise ValueError(
+            "image_size: None given, a size accepted, since images in "
+            f"{files.root} have from {min(sizes)} to {max(sizes)} pixels"
+        )
+    # One grey image among others in colours has three channels alike.
+    shape = (*sizes.pop(), max(image.shape[-1] for image in images))
+    return np.stack([np.broadcast_to(image, shape) for image in images])
 
 
-def _decode(path: Path, image_size: int | None) -> np.ndarray:
+def decode_file(path: Path, image_size: int | None) -> np.ndarray:
     """Decodes a file to uint8 `[H, W, 3]`, or `[H, W, 1]` if it is grey."""
     from PIL import Image, ImageOps
 
@@ -245,3 +207,16 @@ def _decode(path: Path, image_size: int | None) -> np.ndarray:
         grey = image.mode in ("1", "L", "LA", "La")
         image = image.convert("L" if grey else "RGB")
     return resize(image, image_size)
+
+
+def resize(image: Any, size: int | None) -> np.ndarray:
+    """Resizes an image of Pillow, what is not square cut at both ends.
+
+    Returns:
+      uint8 `[H, W, C]`; `H` and `W` are `size`, or as they are if that is None.
+    """
+    from PIL import Image, ImageOps
+
+    if size is not None and image.size != (size, size):
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(image.height, image.width, -1)

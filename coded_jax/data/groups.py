@@ -4,12 +4,13 @@ A group of k images is one tall image `[k*H, W, C]`, and its pieces, which do no
 overlap, are the images. Shares are logits. So ParM, ApproxIFER and NeRCC run as they
 were published, and everything that serves pieces of one image serves groups as well.
 
-Data set and base model are adapted here; a pipeline says by `separate` that each of its
-data results is an answer of its own, and its labels are `[B, k]`.
+Data set and base model are adapted here; a pipeline says by `Examples.grouped` that
+each of its data results is an answer of its own, and its labels are `[B, k]`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from coded_jax.data.augmentation import AUGMENTATIONS
-from coded_jax.data.sources import map_parts
 from coded_jax.inference.pipeline import Pipeline, infer
 from coded_jax.splitting import AxisPlan, SplitPlan
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
@@ -37,25 +36,22 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
       one, gives logits `[B, g, classes]`.
     """
 
+    ungroup = lambda groups: groups.reshape(-1, height, *groups.shape[2:])
+
     def init(key: jax.Array, shape: tuple[int, int, int], classes: int) -> PyTree:
         return base.init(key, (height, *shape[1:]), classes)
 
-    def classify_images(variables: PyTree, groups: jax.Array) -> jax.Array:
-        images = groups.reshape(-1, height, *groups.shape[2:])
-        logits = base.head(variables, base.f_conv(variables, images))
-        return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
-
-    head = lambda variables, logits: logits[:, :, 0]
-    train_images = base.train
-    if train_images is None:
-        return BaseModel(init, (classify_images,), head)
+    def classify(variables: PyTree, groups: jax.Array) -> jax.Array:
+        logits = base.head(variables, base.f_conv(variables, ungroup(groups)))
+        return logits.reshape(len(groups), -1, 1, logits.shape[-1])
 
     def train(variables: PyTree, groups: jax.Array) -> tuple[jax.Array, PyTree]:
-        images = groups.reshape(-1, height, *groups.shape[2:])
-        logits, updated = train_images(variables, images)
-        return logits.reshape(groups.shape[0], -1, logits.shape[-1]), updated
+        assert base.train is not None
+        logits, updated = base.train(variables, ungroup(groups))
+        return logits.reshape(len(groups), -1, logits.shape[-1]), updated
 
-    return BaseModel(init, (classify_images,), head, train)
+    head = lambda variables, logits: logits[:, :, 0]
+    return BaseModel(init, (classify,), head, None if base.train is None else train)
 
 
 def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> SplitPlan:
@@ -67,8 +63,9 @@ def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> Split
       classes: of the data set.
     """
     height, width, channels = image_shape
-    rows, columns = (
-        AxisPlan(
+
+    def tiles(parts: int, length: int) -> AxisPlan:
+        return AxisPlan(
             size=parts * length,
             window=length,
             starts=tuple(range(0, parts * length, length)),
@@ -77,9 +74,8 @@ def group_plan(image_shape: tuple[int, int, int], k: int, classes: int) -> Split
             cuts=(0,) * parts,
             stride=length,
         )
-        for parts, length in ((k, height), (1, width))
-    )
-    return SplitPlan(rows, columns, channels, classes)
+
+    return SplitPlan(tiles(k, height), tiles(1, width), channels, classes)
 
 
 def group_split(split: Split, k: int) -> Split:
@@ -106,7 +102,11 @@ def inputs_of_split(pipeline: Pipeline, split: Split) -> Split:
 
 def inputs_of_dataset(pipeline: Pipeline, dataset: Dataset) -> Dataset:
     """Applies `inputs_of_split` to all parts of a data set."""
-    return map_parts(functools.partial(inputs_of_split, pipeline), dataset)
+    parts = {
+        name: inputs_of_split(pipeline, getattr(dataset, name))
+        for name in ("train", "validation", "test")
+    }
+    return dataclasses.replace(dataset, **parts)
 
 
 def inputs_of_images(pipeline: Pipeline, images: jax.Array) -> jax.Array:
@@ -165,28 +165,3 @@ def regroup(key: jax.Array, batch: dict[str, Any], group: int) -> dict[str, Any]
     order = jax.random.permutation(key, len(batch["images"]) * group)
     shuffle = functools.partial(map_images, lambda images: images[order], group=group)
     return jax.tree.map(shuffle, batch)
-
-
-def vary_batch(
-    pipeline: Pipeline, key: jax.Array, batch: dict[str, Any], augmentation: str
-) -> tuple[jax.Array, dict[str, Any]]:
-    """Augments the images of a training batch and, if they are grouped, regroups them.
-
-    Args:
-      pipeline: whose inputs they are.
-      key: of the random changes.
-      batch: see `regroup`; with an augmentation it must have no targets.
-      augmentation: one of `AUGMENTATIONS`.
-
-    Returns:
-      A key that has not been used, and the changed batch.
-    """
-    group = pipeline.images_per_input
-    if augmentation != "none":
-        change_key, key = jax.random.split(key)
-        change = functools.partial(AUGMENTATIONS[augmentation], change_key)
-        batch = {**batch, "images": map_images(change, batch["images"], group)}
-    if pipeline.examples.grouped:  # other images together in every epoch
-        mix_key, key = jax.random.split(key)
-        batch = regroup(mix_key, batch, group)
-    return key, batch

@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from coded_jax.types import Dataset, Split
+from coded_jax.types import Split
+
+
+class Parts(NamedTuple):
+    """The disjoint parts of a data set, as of `Dataset`, without their statistics."""
+
+    classes: int
+    train: Split
+    validation: Split
+    test: Split
 
 
 class Source(NamedTuple):
-    """One way to read data sets; see `datasets.check` and `datasets.load`.
+    """One way to read data sets.
 
     Attributes:
-      check: `(name, data_dir)`; raises, within seconds, what would keep `load` from
-        reading the data set.
-      load: `(name, data_dir) -> Dataset`, or with an `image_size` where `sized`.
-      sized: whether `load` takes an `image_size`; images of others are resized.
+      find: `(name, data_dir) -> place`, whatever `read` needs to know; raises, within
+        seconds, what would keep it from reading.
+      read: `(place, image_size) -> Parts`; images that it leaves in another size are
+        resized afterwards.
       own_images: whether `data_dir` has images of the user's own, of which a run keeps
         a digest, since no name says which ones they are.
       class_names: in the order of the labels; empty where these are numbers.
     """
 
-    check: Callable[[str, str | None], None]
-    load: Callable[..., Dataset]
-    sized: bool = False
+    find: Callable[[str, str | None], Any]
+    read: Callable[[Any, int | None], Parts]
     own_images: bool = False
     class_names: tuple[str, ...] = ()
-
-
-PARTS = ("train", "validation", "test")
-
-
-def make_dataset(
-    name: str, classes: int, train: Split, validation: Split, test: Split
-) -> Dataset:
-    """Returns a data set with the statistics of its training images, uint8."""
-    mean, std = channel_statistics(train.images)
-    return Dataset(name, classes, train, validation, test, mean=mean, std=std)
-
-
-def map_parts(f: Callable[[Split], Split], dataset: Dataset) -> Dataset:
-    """Applies a function to the three parts of a data set; its statistics stay."""
-    parts = {name: f(getattr(dataset, name)) for name in PARTS}
-    return dataclasses.replace(dataset, **parts)
-
-
-def validation_images(total: int) -> int:
-    """Returns the number of training images that are held out for validation: a tenth,
-    at most 5,000."""
-    return min(5000, total // 10)
 
 
 def missing_modules(*modules: str) -> str:
@@ -80,17 +64,9 @@ def shuffled_parts(split: Split, *sizes: int) -> list[Split]:
     ]
 
 
-def channel_statistics(
-    images: np.ndarray,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel, of `images / 255`.
-
-    Args:
-      images: uint8 `[N, H, W, C]`.
-    """
-    # From integer sums: exact, and without a copy of the images.
-    count = images[..., 0].size
-    mean = np.einsum("nhwc->c", images, dtype=np.int64) / count
-    square = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64) / count
-    std = np.sqrt(square - mean**2)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+def hold_out(split: Split) -> tuple[Split, Split]:
+    """Shuffles training images; returns them without those that are held out for
+    validation, a tenth, 5,000 at most, and these."""
+    total = len(split.labels)
+    train, validation = shuffled_parts(split, total - min(5000, total // 10))
+    return train, validation

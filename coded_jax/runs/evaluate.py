@@ -13,8 +13,7 @@ from coded_jax.checks import is_integer, require, require_type
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
 from coded_jax.data import groups
-from coded_jax.data.checks import require_split
-from coded_jax.data.streams import parts
+from coded_jax.data.user_data import cut, require_split
 from coded_jax.devices import placement
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, Spread
@@ -110,7 +109,7 @@ def evaluate(
 
     def inputs() -> Iterator[Split]:
         nonlocal images
-        for split in parts(data, predictions.CHUNK * model.pipeline.images_per_input):
+        for split in cut(data, predictions.CHUNK * model.pipeline.images_per_input):
             require_split(split, classes, "data", tuple(positions), model.values)
             model.check_images(split.images)
             images += len(split.labels)

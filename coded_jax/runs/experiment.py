@@ -13,7 +13,7 @@ import jax
 from rich.console import Console
 
 from coded_jax.checks import require
-from coded_jax.data.checks import require_dataset
+from coded_jax.data.user_data import require_dataset
 from coded_jax.devices import processes
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.runs import fingerprints, kept_base, measurements, results

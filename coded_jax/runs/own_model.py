@@ -18,7 +18,7 @@ from coded_jax.checks import (
     require_type,
 )
 from coded_jax.codes import CodeConfig
-from coded_jax.data.checks import require_statistics
+from coded_jax.data.user_data import require_statistics
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, BaseConfig, Config

@@ -15,8 +15,7 @@ from coded_jax import settings
 from coded_jax.checks import first_line, require, require_type
 from coded_jax.codes.config import STAGES
 from coded_jax.data import groups
-from coded_jax.data.checks import require_dataset, require_split
-from coded_jax.data.streams import collect
+from coded_jax.data.user_data import collect, require_dataset, require_split
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import fingerprints, workdir

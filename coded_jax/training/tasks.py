@@ -181,7 +181,17 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
     def loss(
         params: PyTree, frozen: PyTree, batch: dict[str, Any], key: jax.Array
     ) -> tuple[jax.Array, PyTree]:
-        key, batch = groups.vary_batch(pipeline, key, batch, config.code_augmentation)
+        group = pipeline.images_per_input
+        if config.code_augmentation != "none":
+            change_key, key = jax.random.split(key)
+            change = functools.partial(
+                AUGMENTATIONS[config.code_augmentation], change_key
+            )
+            images = groups.map_images(change, batch["images"], group)
+            batch = {**batch, "images": images}
+        if pipeline.examples.grouped:  # other images together in every epoch
+            mix_key, key = jax.random.split(key)
+            batch = groups.regroup(mix_key, batch, group)
         starts = _starts(pipeline, config, len(batch["images"]))
         available = sample_erasures(key, pipeline, len(batch["images"]), config, starts)
         if keep_statistics(pipeline):

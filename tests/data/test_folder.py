@@ -48,10 +48,21 @@ def test_images_have_the_labels_of_their_folders(tmp_path):
     np.testing.assert_allclose(dataset.mean, mean, rtol=1e-6)
 
 
+def test_each_part_is_read_from_its_own_folder(tmp_path):
+    root, greys = tmp_path / "images", {"train": 10, "val": 20, "test": 30}
+    for part, grey in greys.items():
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            Image.new("L", (8, 8), grey).save(root / part / name / "0.png")
+    dataset = data.load("folder", str(root))
+    for part, grey in zip(("train", "validation", "test"), greys.values(), strict=True):
+        assert (getattr(dataset, part).images == grey).all(), part
+
+
 def test_jpegs_are_decoded_once(tmp_path, monkeypatch):
     root = write(tmp_path, ending="jpg", size=(16, 16))
     first = data.load("folder", root)
-    monkeypatch.setattr(folder, "_decode", None)  # not called again
+    monkeypatch.setattr(folder, "decode_file", None)  # not called again
     again = data.load("folder", root)
     np.testing.assert_array_equal(first.train.images, again.train.images)
     Image.new("RGB", (16, 16)).save(tmp_path / "train" / "cat" / "new.png")

@@ -151,8 +151,7 @@ def samples(request: Request) -> Response:
 
 @functools.lru_cache(maxsize=1)  # every look at the page asks for the same ones
 def _samples(dataset: Any, image_size: Any, shape: tuple) -> list[dict[str, Any]]:
-    source = data.DATASETS.get(dataset)
-    if source is None or (image_size and not source.sized):
+    if dataset not in data.DATASETS:
         return []
     try:
         test = data.load(dataset, image_size=image_size).test
