@@ -25,7 +25,7 @@ from coded_jax.devices.meshes import memory_of_device, padded_size
 from coded_jax.devices.placement import batch_spec
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import CHUNK
-from coded_jax.inference.pipeline import Pipeline, Results, infer_uncoded
+from coded_jax.inference.pipeline import Pipeline, Results, infer
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
@@ -296,8 +296,8 @@ class Subject:
 
     def uncoded_inference(self, batch: int) -> Program:
         """Returns the inference of the base model alone, on the same devices."""
-        arrays = self._placed((self.frozen, self._images(batch)))
-        run = jax.jit(infer_uncoded, static_argnums=0)
+        arrays = self._placed((self.frozen, (), self._images(batch), self._arrived()))
+        run = jax.jit(infer, static_argnums=0)
         lower = functools.partial(run.lower, self.uncoded, *arrays)
         return self._program(f"uncoded inference of {batch}", batch, lower)
 

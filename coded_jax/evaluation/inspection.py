@@ -17,19 +17,9 @@ from coded_jax.codes.quorum import sent
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
 from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
-from coded_jax.inference.pipeline import (
-    Pipeline,
-    exact_outputs,
-    inputs_of,
-    of_pieces,
-    per_stage,
-)
-from coded_jax.inference.stages import (
-    begin_stage,
-    end_stage,
-    shares_of,
-    stage_results,
-)
+from coded_jax.inference import pipeline as inference
+from coded_jax.inference import stages
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.types import PyTree, Split, apart, are_values
 
 
@@ -37,7 +27,6 @@ class StageMaps(NamedTuple):
     """Feature maps of one coded stage.
 
     Attributes:
-      blocks: of the stage, the first and the last, from 1 on.
       original: float32 `[B, M*, M'*, D]`, of the uncoded base model.
       arrived: float32 `[B, M*, M'*, D]`, the data pieces' results, NaN where lost.
       parity: float32 `[r, B, M, M', D]`, the parity pieces' results, NaN where lost;
@@ -45,7 +34,6 @@ class StageMaps(NamedTuple):
       reconstructed: float32 `[B, M*, M'*, D]`, the stage's decoded output.
     """
 
-    blocks: tuple[int, int]
     original: np.ndarray
     arrived: np.ndarray
     parity: np.ndarray
@@ -73,11 +61,7 @@ def feature_maps(
             "logits, not feature maps"
         )
     available = jnp.asarray(erasures.available(lost, pipeline.n))
-    maps = _maps(*trained, images=images, available=available)
-    return [
-        StageMaps(stage.blocks, *map(np.asarray, fields))
-        for stage, fields in zip(pipeline.stages, maps, strict=True)
-    ]
+    return jax.device_get(_maps(*trained, images=images, available=available))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -87,21 +71,21 @@ def _maps(
     params: PyTree,
     images: jax.Array,
     available: jax.Array,
-) -> list[tuple[jax.Array, ...]]:
-    """Computes, for every coded stage, all fields of `StageMaps` but the blocks."""
-    k, maps, state = pipeline.k, [], inputs_of(pipeline, images)
-    exact = exact_outputs(pipeline, frozen, images)
-    arrived = of_pieces(pipeline, per_stage(pipeline, available))
+) -> list[StageMaps]:
+    k, maps, state = pipeline.k, [], inference.inputs_of(pipeline, images)
+    exact = inference.exact_outputs(pipeline, frozen, images)
+    arrived = inference.per_stage(pipeline, available)
+    arrived = inference.of_pieces(pipeline, arrived)
     for i, stage in enumerate(pipeline.stages):
-        sent_to = begin_stage(stage, frozen, params[i], state)
-        results = stage_results(stage, frozen, params[i], sent_to.queries)
-        state = end_stage(stage, params[i], results, arrived[i], sent_to.kept)
+        sent_to = stages.begin_stage(stage, frozen, params[i], state)
+        results = stages.stage_results(stage, frozen, params[i], sent_to.queries)
+        state = stages.end_stage(stage, params[i], results, arrived[i], sent_to.kept)
         seen = jnp.where(arrived[i][..., None, None, None], results, jnp.nan)
-        seen = shares_of(stage, seen)
+        seen = stages.shares_of(stage, seen)
         parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
         merged = splitting.merge(stage.plan, seen[:k])
-        fields = (exact[i], merged, parity, apart(state)[0])
-        maps.append(tuple(field.astype(jnp.float32) for field in fields))
+        of_stage = StageMaps(exact[i], merged, parity, apart(state)[0])
+        maps.append(jax.tree.map(lambda x: x.astype(jnp.float32), of_stage))
     return maps
 
 
@@ -122,7 +106,7 @@ def side_by_side(
       not exceed the original, NaN where lost.
     """
     shown = np.argsort(-maps.original.var(axis=(0, 1, 2)), kind="stable")[:channels]
-    picked = StageMaps(maps.blocks, *(values[..., shown] for values in maps[1:]))
+    picked = StageMaps(*(values[..., shown] for values in maps))
     low, size = _range(picked.original)
     columns = {
         "original": (picked.original - low) / size,
@@ -134,6 +118,13 @@ def side_by_side(
     columns["reconstructed"] = (picked.reconstructed - low) / size
     columns["difference"] = np.abs(picked.reconstructed - picked.original) / size
     return shown.tolist(), columns
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each channel's least value and its range, or 1 for a range of 0."""
+    flat = values.reshape(-1, values.shape[-1])
+    size = np.ptp(flat, axis=0)
+    return flat.min(axis=0), np.where(size > 0, size, 1)
 
 
 def picture(
@@ -159,24 +150,16 @@ def picture(
     *_, maps = feature_maps(trained, images, lost)
     _, columns = side_by_side(maps, channels=4)
     shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
-    values = np.stack(shown, axis=1)  # [B, 3, M*, M'*, channels]
+    values = np.stack(shown).transpose(1, 2, 0, 4, 3)  # [B, M*, 3, channels, M'*]
     missing, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
     colours = np.stack([np.where(missing, 1, grey), grey, grey], axis=-1)
     # A map has few positions; a white line parts it from the next one.
-    colours = colours.repeat(6, axis=2).repeat(6, axis=3)
-    gaps = [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0), (0, 0)]
+    colours = colours.repeat(6, axis=1).repeat(6, axis=4)
+    gaps = [(0, 2 if axis in (1, 4) else 0) for axis in range(6)]
     colours = np.pad(colours, gaps, constant_values=1)
-    batch, kinds, height, width, depth, _ = colours.shape
-    rows = colours.transpose(0, 2, 1, 4, 3, 5)
-    flat = rows.reshape(batch * height, kinds * depth * width, 3)
+    batch, height, kinds, depth, width, _ = colours.shape
+    flat = colours.reshape(batch * height, kinds * depth * width, 3)
     return (255 * flat).astype(np.uint8)
-
-
-def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each channel's least value and its range, or 1 for a range of 0."""
-    flat = values.reshape(-1, values.shape[-1])
-    size = np.ptp(flat, axis=0)
-    return flat.min(axis=0), np.where(size > 0, size, 1)
 
 
 class Confusion(NamedTuple):
@@ -219,15 +202,10 @@ def confusion(
     accepted = "classes, which can be confused"
     require("split.labels", "values", not are_values(split.labels), accepted)
     arrays = {"images": split.images, "labels": split.labels}
-    (rows,) = predictions.measure(
-        trained,
-        placement.put_replicated(trained.pipeline.mesh, arrays),
-        [pattern],
-        _answers,
-        per_image=True,
-        stage_losses=stage_losses,
-    ).astype(int)
-    answer, expected, label = rows.T
+    arrays = placement.put_replicated(trained.pipeline.mesh, arrays)
+    settings = {"per_image": True, "stage_losses": stage_losses}
+    (rows,) = predictions.measure(trained, arrays, [pattern], _answers, **settings)
+    answer, expected, label = rows.astype(int).T
     spoiled = np.zeros((classes, classes + 1), int)
     wrong = (expected == label) & (answer != label)
     np.add.at(spoiled, (label[wrong], answer[wrong]), 1)  # -1 is the last column

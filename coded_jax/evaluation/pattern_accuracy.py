@@ -112,10 +112,9 @@ def base_accuracy(
     """
     labels = np.asarray(arrays["labels"])
     chunks = predictions.uncoded_chunks(pipeline, frozen, arrays)
-    sums = [_base_sum(chunk, pipeline.mesh) for chunk in chunks]
-    counted = int(predictions.counted(labels).sum())
-    mean = float(np.sum(jax.device_get(sums), dtype="d")) / counted
-    return Spread().plus(labels).explained(mean)
+    sums = jax.device_get([_base_sum(chunk, pipeline.mesh) for chunk in chunks])
+    mean = np.sum(sums, dtype="d") / predictions.counted(labels).sum()
+    return Spread().plus(labels).explained(float(mean))
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
@@ -153,13 +152,10 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
     statistics = jnp.stack(columns, axis=-1)
     if values or prediction.labels.ndim != DENSE:
         return statistics
-    classes = prediction.logits.shape[-1]
-    predicted, true = (
-        jax.nn.one_hot(x, classes, dtype=bool)
-        for x in (prediction.classes, prediction.labels)
-    )
-    counts = jnp.concatenate([predicted & true, predicted, true], axis=-1)
-    return jnp.concatenate([statistics, counts.astype(statistics.dtype)], axis=-1)
+    one_hot = lambda classes: jax.nn.one_hot(classes, prediction.logits.shape[-1])
+    predicted, true = one_hot(prediction.classes), one_hot(prediction.labels)
+    counts = (predicted * true, predicted, true)
+    return jnp.concatenate([statistics, *counts], axis=-1)
 
 
 def measure_patterns(
@@ -191,28 +187,24 @@ def from_means(
       means: of the statistics.
       spread: of labels that are values; of classes there is nothing in it.
     """
-    records, of_values = [], spread.count > 0
+    records = []
     for lost, row in zip(patterns, means, strict=True):
         correct, agrees, error, of_decoded, decoded = row[:5].tolist()
         # Of classes, what is predicted and true, predicted, and true.
         both, predicted, true = np.reshape(row[5:], (3, -1))
         union = predicted + true - both
-        mean_iou = math.nan
-        if union.any():
-            mean_iou = float((both[union > 0] / union[union > 0]).mean())
-        records.append(
-            PatternAccuracy(
-                lost,
-                accuracy=spread.explained(correct),
-                agreement=spread.explained(agrees),
-                feature_mse=error,
-                decoded_accuracy=(
-                    spread.explained(of_decoded / decoded) if decoded else math.nan
-                ),
-                mean_iou=mean_iou,
-                psnr=-10 * math.log10(max(correct, LEAST)) if of_values else math.nan,
-            )
+        overlaps = both[union > 0] / union[union > 0]
+        of_decoded = spread.explained(of_decoded / decoded) if decoded else math.nan
+        record = PatternAccuracy(
+            lost,
+            accuracy=spread.explained(correct),
+            agreement=spread.explained(agrees),
+            feature_mse=error,
+            decoded_accuracy=of_decoded,
+            mean_iou=float(overlaps.mean()) if overlaps.size else math.nan,
+            psnr=-10 * math.log10(max(correct, LEAST)) if spread.count else math.nan,
         )
+        records.append(record)
     return records
 
 
@@ -235,23 +227,22 @@ def summarise(
     """
     summary = {}
     for l in sorted({len(pattern.lost) for pattern in seeds[0]}):
-        values, decoded, *of_images = (
+        accuracy, decoded, *of_images = (
             np.array(
-                [[getattr(p, name) for p in seed if len(p.lost) == l] for seed in seeds]
+                [[getattr(p, x) for p in seed if len(p.lost) == l] for seed in seeds]
             )
-            for name in ("accuracy", "decoded_accuracy", "mean_iou", "psnr")
+            for x in ("accuracy", "decoded_accuracy", "mean_iou", "psnr")
         )
-        decoded = decoded[:, ~np.isnan(decoded[0])]
-        per_seed = {"mean": values.mean(1), "worst": values.min(1)}
-        if decoded.size:
-            per_seed["decoded"] = decoded.mean(1)
+        per_seed = {"mean": accuracy.mean(1), "worst": accuracy.min(1)}
+        if (some := ~np.isnan(decoded[0])).any():
+            per_seed["decoded"] = decoded[:, some].mean(1)
         for name, measured in zip(("iou", "psnr"), of_images, strict=True):
             if not np.isnan(measured).any():
                 per_seed[f"mean_{name}"] = measured.mean(1)
                 per_seed[f"worst_{name}"] = measured.min(1)
-        summary[str(l)] = {}
-        for name, numbers in per_seed.items():
-            summary[str(l)][name] = float(numbers.mean())
-            if len(seeds) > 1:
-                summary[str(l)][f"{name}_std"] = float(numbers.std(ddof=1))
+        numbers = {name: float(values.mean()) for name, values in per_seed.items()}
+        if len(seeds) > 1:
+            for name, values in per_seed.items():
+                numbers[f"{name}_std"] = float(values.std(ddof=1))
+        summary[str(l)] = numbers
     return summary

@@ -18,21 +18,10 @@ from coded_jax.codes.erasures import Pattern
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import padded_size
 from coded_jax.devices.placement import PieceMap
-from coded_jax.inference.pipeline import (
-    Pipeline,
-    Results,
-    base_features,
-    classify,
-    from_decoder,
-    has_answer,
-    lost_answers,
-    mask_axis,
-    of_pieces,
-    over_positions,
-    per_stage,
-    up_to_decoder,
-)
-from coded_jax.types import Code, PyTree, are_values
+from coded_jax.inference import pipeline as inference
+from coded_jax.inference.pipeline import Pipeline, Results, over_positions
+from coded_jax.inference.stages import Segment, begin_stage, stage_results
+from coded_jax.types import Code, PyTree, are_values, chain
 
 CHUNK = 500
 LABELS = 2**15
@@ -110,7 +99,8 @@ def decoded(pipeline: Pipeline, available: jax.Array) -> jax.Array:
       Bool of the shape of `pipeline.has_answer`: for a systematic code, whether a data
       result that the answer needs is lost; else True.
     """
-    lost = lost_answers(pipeline, per_stage(pipeline, available))
+    available = inference.per_stage(pipeline, available)
+    lost = inference.lost_answers(pipeline, available)
     return lost if pipeline.systematic else jnp.ones_like(lost)
 
 
@@ -126,6 +116,22 @@ class TrainedPipeline(NamedTuple):
     pipeline: Pipeline
     frozen: PyTree
     params: PyTree
+
+    def begun_at(self, number: int) -> TrainedPipeline:
+        """Returns the same with the first coded stages, so many, computed whole."""
+        if not number:
+            return self
+        later = _begun_at(self.pipeline, int(number))
+        return TrainedPipeline(later, self.frozen, self.params[number:])
+
+
+@functools.lru_cache(maxsize=64)  # the same each time, so that it is compiled once
+def _begun_at(pipeline: Pipeline, number: int) -> Pipeline:
+    before, first = pipeline.stages[:number], pipeline.stages[number]
+    blocks = [part.f_conv for stage in before for part in (stage.before, stage)]
+    whole = Segment(chain((*blocks, first.before.f_conv)), (1, first.blocks[0] - 1))
+    later = (first._replace(before=whole), *pipeline.stages[number + 1 :])
+    return pipeline._replace(stages=later)
 
 
 class Uncoded(NamedTuple):
@@ -161,9 +167,8 @@ def _take_rows(
     images = arrays["images"].at[rows].get(mode="clip")
     labels = arrays["labels"].at[rows].get(mode="clip")
     counts = counted(labels)
-    exists = over_positions((rows < len(arrays["labels"])), counts.ndim)
-    weight = jnp.where(exists & counts, jnp.float32(1), jnp.float32(0))
-    return images, labels, weight
+    exists = over_positions((rows < len(arrays["labels"])), counts.shape)
+    return images, labels, jnp.asarray(exists & counts, jnp.float32)
 
 
 def uncoded_chunks(
@@ -177,36 +182,34 @@ def uncoded_chunks(
     total, *positions = arrays["labels"].shape
     most = max(1, min(CHUNK, LABELS // math.prod(positions)))
     size = padded_size(pipeline.mesh, size or min(most, total))
-    values = are_values(arrays["labels"])
     for start in range(0, total, size):
         images, labels, weight = _take_rows(arrays, np.int32(start), size)
-        target, expected = run_uncoded(pipeline, frozen, images, values)
+        target, expected = run_uncoded(pipeline, frozen, images)
         yield Uncoded(images, labels, weight, target, expected)
 
 
 def run_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool = False
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Computes the base model's features, float32, and its classes, see `classes_of`,
     or its values."""
     # One program for all codes around a base model, since it uses none.
     any_code = pipeline.with_codes(lambda shape, code: _NO_CODE)
-    return _run_uncoded(any_code, frozen, images, values)
+    return _run_uncoded(any_code, frozen, images)
 
 
 _NO_CODE = Code(lambda key: {}, lambda params, x: x, lambda params, x, available: x)
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "values"))
+@functools.partial(jax.jit, static_argnames="pipeline")
 def _run_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array, values: bool
+    pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes `run_uncoded`, each device on its part of the batch."""
-
     def compute_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> tuple:
-        features = base_features(pipeline, frozen, images).astype(jnp.float32)
+        features = inference.base_features(pipeline, frozen, images)
+        features = features.astype(jnp.float32)
         answers = pipeline.base.head(frozen, features)
-        return features, answers if values else classes_of(answers)
+        return features, answers if pipeline.examples.values else classes_of(answers)
 
     compute = placement.data_parallel(pipeline.mesh, compute_part, (None, 0), (0, 0))
     return compute(frozen, images)
@@ -219,7 +222,10 @@ def run_devices(
     """Computes the n results of the first coded stage."""
 
     def compute_part(spread: PieceMap, frozen, params, images) -> tuple:
-        return tuple(up_to_decoder(pipeline, frozen, params, images, spread=spread))
+        stage, own = pipeline.stages[0], params[0]
+        images = inference.inputs_of(pipeline, images)
+        sent = begin_stage(stage, frozen, own, images)
+        return stage_results(stage, frozen, own, sent.queries, spread), sent.kept
 
     axes = (None, None, 0)
     compute = placement.data_parallel(pipeline.mesh, compute_part, axes, (1, 0))
@@ -239,36 +245,30 @@ def decode_chunk(
     """Predicts a chunk under one pattern, from the n results of its rows."""
 
     def decode_part(
-        spread: PieceMap, variables, available, features, others
+        spread: PieceMap, frozen, params, available, features, kept, target
     ) -> tuple[jax.Array, jax.Array]:
-        (frozen, params), (kept, target) = variables, others
-        x = from_decoder(
-            pipeline,
-            frozen,
-            params,
-            Results(features, kept),
-            available,
-            spread=spread,
-            shortened=True,
+        results = Results(features, kept)
+        decoded = inference.from_decoder(
+            pipeline, frozen, params, results, available, spread=spread, shortened=True
         )
-        merged, logits = classify(pipeline, frozen, params, x, available)
+        merged, logits = inference.classify(
+            pipeline, frozen, params, decoded, available
+        )
         error = jnp.square(merged - target).mean(axis=(1, 2, 3))
-        answered = has_answer(pipeline, available)
+        answered = inference.has_answer(pipeline, available)
         answered = answered.reshape(len(answered), -1).all(axis=1)
         return logits, jnp.where(answered, error, jnp.nan)
 
-    axes = (None, mask_axis(available), 1, 0)
+    axes = (None, None, inference.mask_axis(available), 1, 0, 0)
     compute = placement.data_parallel(pipeline.mesh, decode_part, axes)
-    others = (results.kept, uncoded.target)
-    logits, error = compute((frozen, params), available, results.features, others)
+    logits, error = compute(frozen, params, available, *results, uncoded.target)
     shape = uncoded.weight.shape
-    by_decoder = over_positions(decoded(pipeline, available), len(shape))
     return Prediction(
         logits=logits,
         expected=uncoded.expected,
         labels=uncoded.labels,
-        error=jnp.broadcast_to(over_positions(error, len(shape)), shape),
-        decoded=jnp.broadcast_to(by_decoder, shape),
+        error=over_positions(error, shape),
+        decoded=over_positions(decoded(pipeline, available), shape),
         weight=uncoded.weight,
     )
 
@@ -289,8 +289,8 @@ def _summarise(
     """
     values = statistic(prediction, parameter)
     if not per_image:
-        counted = jnp.where(prediction.weight[..., None] > 0, values, 0)
-        values = counted.sum(axis=tuple(range(prediction.weight.ndim)))
+        weighed = jnp.where(prediction.weight[..., None] > 0, values, 0)
+        values = weighed.sum(axis=tuple(range(prediction.weight.ndim)))
     return placement.replicated(mesh, values)
 
 
@@ -331,81 +331,69 @@ def measure(
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
       labels that count.
     """
-    pipeline, frozen, params = trained
+    labels = np.asarray(arrays["labels"])
+    counts, begins, size = counted(labels), np.zeros(len(labels), int), None
+    pipeline, stages = trained.pipeline, len(trained.pipeline.stages)
     if stage_losses == "later" and pipeline.whole_unless_lost:
-        run = functools.partial(
-            measure,
-            patterns=patterns,
-            statistic=statistic,
-            parameters=parameters,
-            per_image=per_image,
-        )
-        return _measured_by_begin(trained, arrays, first_row, run)
+        # Images whose losses begin in the same stage are measured together, as if they
+        # were held: the stages before are computed whole for them.
+        rows = first_row + jnp.arange(len(labels))
+        key = jax.random.key(DRAWN_FROM)
+        begins = np.asarray(erasures.beginnings(key, stages, rows))
+        stage_losses, uncoded = "held", None
+        # The same for groups of any number of rows, of which few are then repeated.
+        size = min(CHUNK, LABELS // counts[0].size or 1, -(-len(rows) // (8 * stages)))
     if parameters is None:
         parameters = np.zeros(len(patterns))
     of_pattern = jnp.asarray(parameters, jnp.float32)
     summarise = functools.partial(
         _summarise, mesh=pipeline.mesh, statistic=statistic, per_image=per_image
     )
-    key, n, stages = jax.random.key(DRAWN_FROM), pipeline.n, len(pipeline.stages)
-    chunks = []
-    for known in uncoded or uncoded_chunks(pipeline, frozen, arrays):
-        results = run_devices(pipeline, frozen, params, known.images)
-        rows = first_row + jnp.arange(len(known.labels))
-        first_row += len(rows)
-        of_chunk, predicted = [], {}
-        for lost, parameter in zip(patterns, of_pattern, strict=True):
-            # All that lose no data result have the same predictions.
-            loses_data = any(i < pipeline.k for i in lost)
-            alike = stage_losses == "held" and pipeline.systematic and not loses_data
-            group = () if alike else lost
-            if group not in predicted:
-                devices = DRAWS[stage_losses](key, lost, n, stages, rows)
-                predicted[group] = decode_chunk(
-                    *trained,
-                    results=results,
-                    uncoded=known,
-                    available=of_pieces(pipeline, devices),
-                )
-            of_chunk.append(summarise(predicted[group], parameter))
-        chunks.append(of_chunk)
+    order, chunks = [], []
+    for begin in np.unique(begins):
+        group, later = np.flatnonzero(begins == begin), trained.begun_at(begin)
+        own = arrays
+        if len(group) < len(labels):
+            own = {name: array[group] for name, array in arrays.items()}
+        for chunk in uncoded or uncoded_chunks(*later[:2], own, size):
+            rows = first_row + jnp.arange(len(chunk.labels))
+            first_row += len(rows)
+            made = _predictions(later, chunk, patterns, stage_losses, rows)
+            chunks.append([*map(summarise, made, of_pattern)])
+            of_chunk, group = np.split(group, [len(rows)])
+            order.append(of_chunk)
     # Fetched once, after everything has been dispatched.
     values = jax.device_get(chunks)
-    counts = counted(np.asarray(arrays["labels"]))
     if not per_image:
         return np.asarray(values, np.float64).sum(axis=0) / max(1, counts.sum())
-    of_rows = np.concatenate([np.stack(chunk) for chunk in values], axis=1)
-    return of_rows[:, : len(counts)][:, counts]
+    of_rows = [np.stack(x)[:, : len(y)] for x, y in zip(values, order, strict=True)]
+    ordered = np.concatenate(of_rows, axis=1)[:, np.argsort(np.concatenate(order))]
+    return ordered[:, counts]
 
 
-def _measured_by_begin(
+def _predictions(
     trained: TrainedPipeline,
-    arrays: dict[str, jax.Array],
-    first_row: int,
-    run: Callable[..., np.ndarray],
-) -> np.ndarray:
-    """Measures patterns that hold from a stage on, which is drawn for each image.
-
-    Images whose losses begin in the same stage are measured together by `run`, which is
-    `measure` of other images: the stages before are computed whole for them.
-    """
-    pipeline, frozen, params = trained
-    stages, total = len(pipeline.stages), len(arrays["labels"])
-    rows, key = first_row + jnp.arange(total), jax.random.key(DRAWN_FROM)
-    begins = np.asarray(erasures.beginnings(key, stages, rows))
-    counts = counted(np.asarray(arrays["labels"]))
-    # The same for groups of any number of rows, of which few are then repeated.
-    size = min(CHUNK, LABELS // counts[0].size or 1, -(-total // (8 * stages)))
-    numbers = np.cumsum(counts).reshape(counts.shape)  # of the labels that count
-    values, order = [], []
-    for begin in np.unique(begins):
-        chosen = np.flatnonzero(begins == begin)
-        own = {name: array[chosen] for name, array in arrays.items()}
-        later = TrainedPipeline(pipeline.begun_at(begin), frozen, params[begin:])
-        known = uncoded_chunks(later.pipeline, frozen, own, size)
-        values.append(run(later, own, uncoded=known))
-        order.append(numbers[chosen][counts[chosen]])
-    if values[0].ndim == 2:  # means
-        sums = [len(own) * mean for own, mean in zip(order, values, strict=True)]
-        return np.sum(sums, axis=0) / max(1, counts.sum())
-    return np.concatenate(values, axis=1)[:, np.argsort(np.concatenate(order))]
+    uncoded: Uncoded,
+    patterns: Sequence[Pattern],
+    stage_losses: str,
+    rows: jax.Array,
+) -> Iterator[Prediction]:
+    """Yields the predictions of a chunk under each pattern."""
+    pipeline, predicted = trained.pipeline, {}
+    sizes = {"n": pipeline.n, "stages": len(pipeline.stages)}
+    results = run_devices(*trained, uncoded.images)
+    for lost in patterns:
+        # All that lose no data result have the same predictions.
+        loses_data = any(i < pipeline.k for i in lost)
+        alike = stage_losses == "held" and pipeline.systematic and not loses_data
+        group = () if alike else lost
+        if group not in predicted:
+            key = jax.random.key(DRAWN_FROM)
+            masks = DRAWS[stage_losses](key, lost, rows=rows, **sizes)
+            predicted[group] = decode_chunk(
+                *trained,
+                results=results,
+                uncoded=uncoded,
+                available=inference.of_pieces(pipeline, masks),
+            )
+        yield predicted[group]

@@ -41,7 +41,6 @@ from coded_jax.types import (
     PyTree,
     State,
     apart,
-    chain,
 )
 
 
@@ -183,11 +182,6 @@ class Pipeline(NamedTuple):
         """Returns the parameters of the codes, one entry for each coded stage."""
         return params[: len(self.stages)]
 
-    def begun_at(self, number: int) -> Pipeline:
-        """Returns the pipeline whose first coded stage is the one of this number, from
-        0 on; those before it are computed whole."""
-        return _begun_at(self, int(number)) if number else self
-
     def with_values(self, values: bool) -> Pipeline:
         """Returns the pipeline with answers that are values, or classes."""
         return self._replace(examples=self.examples._replace(values=values))
@@ -200,16 +194,6 @@ class Pipeline(NamedTuple):
             return stage._replace(code=change(shape, stage.code))
 
         return self._replace(stages=tuple(map(changed, self.stages)))
-
-
-@functools.lru_cache(maxsize=64)
-def _begun_at(pipeline: Pipeline, number: int) -> Pipeline:
-    """Returns `Pipeline.begun_at`, the same each time, so that it is compiled once."""
-    before, first = pipeline.stages[:number], pipeline.stages[number]
-    blocks = [part.f_conv for stage in before for part in (stage.before, stage)]
-    whole = Segment(chain((*blocks, first.before.f_conv)), (1, first.blocks[0] - 1))
-    later = (first._replace(before=whole), *pipeline.stages[number + 1 :])
-    return pipeline._replace(stages=later)
 
 
 def inputs_of(pipeline: Pipeline, images: jax.Array) -> jax.Array:
@@ -254,35 +238,6 @@ class Results(NamedTuple):
     kept: Kept = ()
 
 
-def up_to_decoder(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
-    images: jax.Array,
-    *,
-    spread: PieceMap = run_locally,
-    number: int = 0,
-    available: Sequence[jax.Array] = (),
-) -> Results:
-    """Computes the results of a coded stage; `from_decoder` goes on.
-
-    Args:
-      pipeline: the functions.
-      frozen: variables of the base model.
-      params: of the codes.
-      images: `[B, H, W, C]`.
-      spread: how the pieces come to their devices.
-      number: of the stage, from 0.
-      available: bool `[n, B]` or `[n, 1]` for each stage before it.
-    """
-    state = inputs_of(pipeline, images)
-    for i, stage in enumerate(pipeline.stages[:number]):
-        state = run_stage(stage, frozen, params[i], state, available[i], spread=spread)
-    stage, own = pipeline.stages[number], params[number]
-    sent = begin_stage(stage, frozen, own, state)
-    return Results(stage_results(stage, frozen, own, sent.queries, spread), sent.kept)
-
-
 def from_decoder(
     pipeline: Pipeline,
     frozen: PyTree,
@@ -291,19 +246,17 @@ def from_decoder(
     available: Sequence[jax.Array],
     *,
     spread: PieceMap = run_locally,
-    number: int = 0,
     shortened: bool = False,
 ) -> State:
-    """Runs the pipeline from the decoder of a coded stage up to the last one.
+    """Runs the pipeline from the decoder of the first coded stage up to the last one.
 
     Args:
       pipeline: the functions.
       frozen: variables of the base model.
       params: of the codes.
-      results: from `up_to_decoder`.
+      results: of the first stage.
       available: for each coded stage, bool `[n, B]` or `[n, 1]`.
       spread: how the pieces come to their devices.
-      number: of the stage, from 0.
       shortened: whether a stage of a systematic code that loses no data result of the
         batch is computed whole, which gives the same features, up to rounding, for
         fewer operations: for measuring accuracies, where one device simulates all.
@@ -311,23 +264,24 @@ def from_decoder(
     Returns:
       `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
     """
-    own_params = pipeline.of_stages(params)
-    of_stages = zip(pipeline.stages, own_params, available, strict=True)
-    (stage, own, mask), *later = list(of_stages)[number:]
-    state = end_stage(stage, own, results.features, mask, results.kept)
+    first, *later = pipeline.stages
+    state = end_stage(first, params[0], results.features, available[0], results.kept)
     shortened = shortened and spread is run_locally and pipeline.whole_unless_lost
-    for stage, own, mask in later:
-        run = functools.partial(run_stage, stage, frozen, own, spread=spread)
+    for i, stage in enumerate(later, 1):
+        run = functools.partial(
+            run_stage,
+            stage,
+            frozen,
+            params[i],
+            available=available[i],
+            spread=spread,
+        )
         if shortened:
-            state = jax.lax.cond(
-                jnp.all(mask[: pipeline.k]),
-                lambda state, mask, stage=stage: whole_stage(stage, frozen, state),
-                run,
-                state,
-                mask,
-            )
+            whole = functools.partial(whole_stage, stage, frozen)
+            nothing_lost = jnp.all(available[i][: pipeline.k])
+            state = jax.lax.cond(nothing_lost, whole, run, state)
         else:
-            state = run(state, mask)
+            state = run(state)
     return state
 
 
@@ -370,13 +324,14 @@ def classify(
                 for x, y in zip(own(), base(), strict=True)
             )
     # Not by NaN among the features: XLA's CPU backend loses them in a max pooling.
-    answered = over_positions(has_answer(pipeline, available), logits.ndim)
+    answered = over_positions(has_answer(pipeline, available), logits.shape)
     return features, jnp.where(answered, logits, jnp.nan)
 
 
-def over_positions(of_answers: jax.Array, ndim: int) -> jax.Array:
-    """Returns `[B, ...]` with axes of 1 behind: an answer may have many positions."""
-    return of_answers.reshape(*of_answers.shape, *[1] * (ndim - of_answers.ndim))
+def over_positions(of_answers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Repeats what answers have, `[B]` or `[B, k]`, at all positions `[B, ...]`."""
+    ones = [1] * (len(shape) - of_answers.ndim)
+    return jnp.broadcast_to(of_answers.reshape(*of_answers.shape, *ones), shape)
 
 
 def has_answer(pipeline: Pipeline, available: jax.Array) -> jax.Array:
@@ -443,26 +398,6 @@ def infer(
     infer_all = placement.data_parallel(pipeline.mesh, infer_part, axes)
     logits = infer_all(frozen, params, images, available)
     return placement.replicated(pipeline.mesh, logits)
-
-
-def infer_uncoded(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> jax.Array:
-    """Classifies images by the base model alone, each device its part of the batch.
-
-    Args:
-      pipeline: the functions, whose codes are not used.
-      frozen: variables of the base model.
-      images: `[B, H, W, C]`, see `Examples`.
-
-    Returns:
-      Logits, float32 `[B, ..., classes]`.
-    """
-
-    def infer_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> jax.Array:
-        features = base_features(pipeline, frozen, images).astype(jnp.float32)
-        return pipeline.base.head(frozen, features)
-
-    infer_all = placement.data_parallel(pipeline.mesh, infer_part, (None, 0))
-    return placement.replicated(pipeline.mesh, infer_all(frozen, images))
 
 
 def require_params(pipeline: Pipeline, params: PyTree) -> None:

@@ -48,16 +48,17 @@ def features(
     lost = erasures.pattern_of(lost, model.pipeline.n)
     model.check_images(images)
     trained = TrainedPipeline(model.pipeline, model.frozen, model.params)
-    stages = inspection.feature_maps(trained, jnp.asarray(images), lost)
-    wide = 4 + max(len(maps.parity) for maps in stages)
-    figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(stages))
+    of_stages = inspection.feature_maps(trained, jnp.asarray(images), lost)
+    wide = 4 + max(len(maps.parity) for maps in of_stages)
+    figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(of_stages))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
-    parts = figure.subfigures(len(stages), 1, squeeze=False)[:, 0]
-    for part, maps in zip(parts, stages, strict=True):
+    parts = figure.subfigures(len(of_stages), 1, squeeze=False)[:, 0]
+    stages = model.pipeline.stages
+    for part, stage, maps in zip(parts, stages, of_stages, strict=True):
         shown, columns = inspection.side_by_side(maps, channels)
         part.suptitle(
             f"{pattern_text(lost, model.pipeline.k)} lost; blocks "
-            f"{blocks_text(maps.blocks)}, channels {', '.join(map(str, shown))}"
+            f"{blocks_text(stage.blocks)}, channels {', '.join(map(str, shown))}"
         )
         rows = part.subplots(len(images), len(columns) + 1, squeeze=False)
         for axes, name in zip(rows[0], ("image", *columns), strict=True):

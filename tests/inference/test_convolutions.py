@@ -1,5 +1,6 @@
 """Exact codes around every convolution: nothing changes, whatever is lost."""
 
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference.costs import cost_of
-from coded_jax.inference.pipeline import infer, infer_uncoded
+from coded_jax.inference.pipeline import base_features, infer
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline, rival_pipelines
 from coded_jax.runs.config import Config
@@ -18,7 +19,12 @@ from tests.parameters import long
 
 ROUNDS = {"lenet5": 2, "resnet18": 17, "mobilenet": 39}
 run = jax.jit(infer, static_argnums=0)
-run_uncoded = jax.jit(infer_uncoded, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run_uncoded(pipeline, variables, images):
+    features = base_features(pipeline, variables, images)
+    return pipeline.base.head(variables, features)
 
 
 def pipeline_of(name, size=28, mesh=None, **settings):

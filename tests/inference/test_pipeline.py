@@ -12,10 +12,7 @@ import pytest
 from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
-from coded_jax.inference.pipeline import (
-    infer,
-    up_to_decoder,
-)
+from coded_jax.inference.pipeline import infer
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -56,7 +53,8 @@ def test_pieces_are_one_batch_of_f_conv(lenet):
         return stage.f_conv(variables, x)
 
     pipeline = pipeline._replace(stages=(stage._replace(f_conv=f_conv),))
-    up_to_decoder(pipeline, variables, NOTHING, random_images())
+    mask = available((), pipeline.n)
+    infer(pipeline, variables, NOTHING, random_images(), mask)
     assert shapes == [(6 * B, *stage.plan.piece_shape)]
 
 

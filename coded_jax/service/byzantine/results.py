@@ -15,8 +15,9 @@ from coded_jax.inference.pipeline import (
     Results,
     classify,
     from_decoder,
-    up_to_decoder,
+    inputs_of,
 )
+from coded_jax.inference.stages import begin_stage, run_stage, stage_results
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.types import PyTree
 
@@ -42,9 +43,12 @@ def results_of_stage(
       images: `[B, H, W, C]`.
       available: bool `[S, n, B]`, what arrives in the stages before.
     """
-    return up_to_decoder(
-        pipeline, frozen, params, images, number=number, available=tuple(available)
-    )
+    state = inputs_of(pipeline, images)
+    for i, stage in enumerate(pipeline.stages[:number]):
+        state = run_stage(stage, frozen, params[i], state, available[i])
+    stage, own = pipeline.stages[number], params[number]
+    sent = begin_stage(stage, frozen, own, state)
+    return Results(stage_results(stage, frozen, own, sent.queries), sent.kept)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -63,9 +67,8 @@ def answers_from(
       results: of the stage; anything for those that did not arrive.
       available: bool `[S, n, B]`, what arrives in all stages.
     """
-    state = from_decoder(
-        pipeline, frozen, params, results, tuple(available), number=number
-    )
+    later = pipeline._replace(stages=pipeline.stages[number:])
+    state = from_decoder(later, frozen, params[number:], results, available[number:])
     return classify(pipeline, frozen, params, state, available)[1]
 
 
