@@ -338,12 +338,7 @@ class Subject:
         total = len(arrays["labels"])
         kept = self.config.code_augmentation == "none"
         if kept and exact_targets.keeps_targets(pipeline, total, memory):
-            plans = [stage.plan for stage in pipeline.stages]
-            shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
-            arrays["targets"] = tuple(
-                jax.ShapeDtypeStruct((total, *shape), pipeline.dtype)
-                for shape in shapes
-            )
+            arrays["targets"] = exact_targets.target_shapes(pipeline, total)
         loss = tasks.code_loss(pipeline, self.config)
         training = _Training("code", pipeline.init, loss, self.frozen, arrays)
         return self._step(name, training, count, seeds)

@@ -25,7 +25,7 @@ def parity_model(
     of its own, which start as the base model's (weight decay draws them back there)
     or, as in ParM, are drawn anew. Statistics of batch norms begin as the base model's;
     where groups of images are coded, the network gathers its own, see
-    `training.parity_models`, else they stay. With several coded stages, each one has
+    `training.losses`, else they stay. With several coded stages, each one has
     such networks of its own.
 
     Args:

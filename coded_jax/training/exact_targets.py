@@ -4,6 +4,7 @@ epochs, checked, and averaged."""
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -46,15 +47,20 @@ def with_targets(
     total = len(arrays["images"])
     if not keeps_targets(pipeline, total, memory_of_device(pipeline.mesh)):
         return arrays
-    targets = None
+    targets = _zeros(pipeline, total)
     for start in range(0, total, CHUNK):
         images = arrays["images"][start : start + CHUNK]
         chunk = _targets_of(pipeline, frozen, images)
-        if targets is None:
-            targets = _room_for(pipeline, chunk, total)
         # Waited for: chunks that are computed ahead would each take their memory.
         targets = jax.block_until_ready(_put_rows(targets, chunk, np.int32(start)))
     return {**arrays, "targets": targets}
+
+
+def target_shapes(pipeline: Pipeline, total: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """Returns shapes of the exact outputs of all coded stages, for `total` inputs."""
+    plans = [stage.plan for stage in pipeline.stages]
+    shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
+    return tuple(jax.ShapeDtypeStruct((total, *s), pipeline.dtype) for s in shapes)
 
 
 def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
@@ -65,21 +71,16 @@ def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
       total: training inputs.
       memory: bytes of a device.
     """
-    values = sum(
-        stage.plan.rows.out * stage.plan.columns.out * stage.plan.feature_channels
-        for stage in pipeline.stages
-    )
-    most = min(CACHE_BYTES, memory // CACHE_SHARE)
-    return jnp.dtype(pipeline.dtype).itemsize * total * values <= most
+    shapes = target_shapes(pipeline, total)
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
+    return size <= min(CACHE_BYTES, memory // CACHE_SHARE)
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "total"))
-def _room_for(
-    pipeline: Pipeline, chunk: tuple[jax.Array, ...], total: int
-) -> tuple[jax.Array, ...]:
-    """Returns zeros of `total` rows, like those of a chunk."""
-    room = tuple(jnp.zeros((total, *rows.shape[1:]), rows.dtype) for rows in chunk)
-    return placement.replicated(pipeline.mesh, room)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _zeros(pipeline: Pipeline, total: int) -> tuple[jax.Array, ...]:
+    shapes = target_shapes(pipeline, total)
+    zeros = tuple(jnp.zeros(x.shape, x.dtype) for x in shapes)
+    return placement.replicated(pipeline.mesh, zeros)
 
 
 @functools.partial(jax.jit, donate_argnums=0 if DONATES else ())
@@ -120,16 +121,17 @@ def constants(pipeline: Pipeline, frozen: PyTree, images: jax.Array) -> PyTree:
       frozen: variables of the base model.
       images: `[N, H, W, C]`, those of the training split.
     """
-    total, sums = len(images), None
+    total, sums = len(images), [jnp.zeros(()) for _ in pipeline.stages]
     for start in range(0, total, CHUNK):
         targets = _targets_of(pipeline, frozen, images[start : start + CHUNK])
         of_chunk = [target.astype(jnp.float32).sum(axis=0) for target in targets]
-        sums = jax.tree.map(jnp.add, sums, of_chunk) if sums else of_chunk
-    means = [total_of_stage[None] / total for total_of_stage in sums or ()]
-    return tuple(
-        stage.code.traits.constants(splitting.shares(stage.plan, mean)[:, 0])  # type: ignore
-        for stage, mean in zip(pipeline.stages, means, strict=True)
-    )
+        sums = of_chunk if not start else jax.tree.map(jnp.add, sums, of_chunk)
+    params = []
+    for stage, total_of_stage in zip(pipeline.stages, sums, strict=True):
+        constants_of, mean = stage.code.traits.constants, total_of_stage[None] / total
+        assert constants_of is not None
+        params.append(constants_of(splitting.shares(stage.plan, mean)[:, 0]))
+    return tuple(params)
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from coded_jax import splitting
 from coded_jax.checks import require, require_shape
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap
@@ -182,58 +183,67 @@ def coded_losses(
     # Nothing is spread: each device runs all pieces of its part of the batch. These are
     # as many operations, and nothing but gradients is exchanged.
     def compare_part(spread: PieceMap, params, frozen, batch, available) -> tuple:
-        targets = batch.get("targets")
+        images, targets = batch["images"], batch.get("targets")
         if targets is None:
-            targets = exact_outputs(pipeline, frozen, batch["images"])
-        groups = []
-        ends = (*starts[1:], len(batch["images"]))
+            targets = exact_outputs(pipeline, frozen, images)
+        groups, ends = [], (*starts[1:], len(images))
         for number, (first, end) in enumerate(zip(starts, ends, strict=True)):
-            of_group = slice(first, end)
-            masks = available if available.shape[-1] == 1 else available[..., of_group]
-            exact = _exact_states(
-                pipeline,
-                frozen,
-                batch["images"][of_group],
-                tuple(target[of_group] for target in targets),
+            rows = slice(first, end)
+            masks = available if available.shape[-1] == 1 else available[..., rows]
+            known = tuple(target[rows] for target in targets)
+            exact = _exact_states(pipeline, frozen, images[rows], known)
+            own_errors, decoded = _decode_from(
+                number, pipeline, params, frozen, exact=exact, available=masks
             )
-            # Nothing is lost in the stages before this number.
-            decoded = exact[number]
-            errors = [jnp.zeros(end - first)] * number
-            for i in range(number, len(pipeline.stages)):
-                stage, own = pipeline.stages[i], params[i]
-                target = apart(exact[i + 1])[0]
-                sent = begin_stage(stage, frozen, own, decoded)
-                if i == number and stage.code.quorum.copies is None:
-                    results = results_beside_exact(
-                        stage, frozen, own, sent.queries, target
-                    )
-                else:
-                    results = stage_results(stage, frozen, own, sent.queries)
-                decoded = end_stage(
-                    stage, own, results, masks[i], sent.kept, unconditional=True
-                )
-                errors.append(_mean_square(apart(decoded)[0] - target))
-            groups.append((errors, exact[-1], decoded))
+            groups.append((own_errors, exact[-1], decoded))
         stage_errors, exact, decoded = jax.tree.map(
             lambda *x: jnp.concatenate(x), *groups
         )
-        squares = [_mean_square(target) for target in targets]
-        terms = compare_ends(
+        terms = [
+            Term(x, _mean_square(y)) for x, y in zip(stage_errors, targets, strict=True)
+        ]
+        terms += compare_ends(
             pipeline, config, params, frozen, batch, outputs=(exact, decoded)
         )
-        errors = jnp.stack([*stage_errors, *(term.errors for term in terms)])
-        return errors, jnp.stack([*squares, *(term.squares for term in terms)])
+        return tuple(map(jnp.stack, zip(*terms, strict=True)))
 
     frozen = jax.lax.stop_gradient(frozen)
     available = of_pieces(pipeline, per_stage(pipeline, available))
     axes = (None, None, 0, mask_axis(available))
     compare = placement.data_parallel(pipeline.mesh, compare_part, axes, 1)
     errors, squares = compare(params, frozen, batch, available)
+    weights = jnp.array([1.0] * len(pipeline.stages) + config.ends_weights)
     if len(pipeline.stages) > 1:
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
-    of_terms = jnp.array([1.0] * len(pipeline.stages) + config.ends_weights)
-    return (of_terms[:, None] * errors).sum(axis=0)
+    return (weights[:, None] * errors).sum(axis=0)
+
+
+def _decode_from(
+    number: int,
+    pipeline: Pipeline,
+    params: PyTree,
+    frozen: PyTree,
+    *,
+    exact: list[State],
+    available: jax.Array,
+) -> tuple[list[jax.Array], State]:
+    """Returns the errors `[B]` of all stages and the last one's output, where nothing
+    is lost before the stage of this number; `exact` is as of `_exact_states`."""
+    decoded = exact[number]
+    errors = [jnp.zeros(len(apart(decoded)[0]))] * number
+    for i in range(number, len(pipeline.stages)):
+        stage, own, target = pipeline.stages[i], params[i], apart(exact[i + 1])[0]
+        sent = begin_stage(stage, frozen, own, decoded)
+        if i == number and stage.code.quorum.copies is None:
+            results = results_beside_exact(stage, frozen, own, sent.queries, target)
+        else:
+            results = stage_results(stage, frozen, own, sent.queries)
+        decoded = end_stage(
+            stage, own, results, available[i], sent.kept, unconditional=True
+        )
+        errors.append(_mean_square(apart(decoded)[0] - target))
+    return errors, decoded
 
 
 def _exact_states(
@@ -301,3 +311,83 @@ def _hidden(pipeline: Pipeline, frozen: PyTree, features: jax.Array) -> jax.Arra
     """Computes the layer that distillation compares, `[B, Q]`."""
     hidden = pipeline.base.hidden or pipeline.base.head
     return hidden(frozen, features.astype(jnp.float32)).reshape(len(features), -1)
+
+
+def keep_statistics(pipeline: Pipeline) -> bool:
+    """Returns whether a pipeline codes groups of images by parity models of a network
+    that sets variables itself while it is trained.
+
+    As one with batch norms does: it takes the statistics of the batch, and keeps
+    running means of them. A sum of images has others than an image.
+    """
+    worker = pipeline.stages[0].code.traits.parity_worker
+    return pipeline.examples.grouped and None not in (worker, pipeline.base.train)
+
+
+def parity_model_losses(
+    pipeline: Pipeline,
+    params: PyTree,
+    frozen: PyTree,
+    batch: dict[str, jax.Array],
+    available: jax.Array,
+    config: TrainConfig,
+) -> tuple[jax.Array, PyTree]:
+    """Computes the mean squared error `[B]` of decoded logits, and new statistics.
+
+    Args:
+      pipeline: for which `keep_statistics` is true.
+      params: of its code, to be trained.
+      frozen: variables of the base model; no gradient reaches them.
+      batch: `images` `[B, k H, W, C]`, `labels`, and `targets` if
+        `exact_targets.with_targets` has them.
+      available: bool `[n, B]`, True where the result arrived.
+      config: weights of distillation and supervision, see `coded_losses`.
+
+    Returns:
+      The losses, float32, and the parameters that take the place of those which the
+      networks set themselves (`BaseModel.train`), structured as `params` without the
+      others.
+    """
+    (stage,), (own,) = pipeline.stages, pipeline.of_stages(params)
+    frozen = jax.tree.map(jax.lax.stop_gradient, frozen)
+    # Not example by example: a batch norm needs the statistics of the whole batch.
+    batch = placement.batch_sharded(pipeline.mesh, batch)
+    targets = batch.get("targets")
+    if targets is None:
+        targets = exact_outputs(pipeline, frozen, batch["images"])
+    sent = begin_stage(stage, frozen, own, inputs_of(pipeline, batch["images"]))
+    worker, train = stage.code.traits.parity_worker, pipeline.base.train
+    assert worker is not None and train is not None  # see `keep_statistics`
+    networks = worker(own, frozen)
+    results, updates = [*splitting.shares(stage.plan, targets[0])], []
+    for j, query in enumerate(sent.queries[pipeline.k :]):
+        network = jax.tree.map(lambda leaf, j=j: leaf[j], networks)
+        logits, updated = train(network, query)
+        results.append(logits[:, :, None].astype(results[0].dtype))
+        updates.append(updated)
+    ended = end_stage(
+        stage, own, jnp.stack(results), available, sent.kept, unconditional=True
+    )
+    decoded = apart(ended)[0]
+    outputs = (targets[0], decoded)
+    ends = compare_ends(pipeline, config, params, frozen, batch, outputs=outputs)
+    errors = _mean_square(decoded - targets[0])
+    for weight, end in zip(config.ends_weights, ends, strict=True):
+        errors += weight * end.errors
+    # Parameters are added to the base model's variables, or stand in their place: what
+    # changes a network's variables changes them by as much.
+    updated = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)
+    changed = jax.tree.map(
+        lambda old, before, after: old + (after - before),
+        _part(own["worker"], updated),
+        _part(networks, updated),
+        updated,
+    )
+    return errors, ({"worker": jax.lax.stop_gradient(changed)},)
+
+
+def _part(tree: PyTree, like: PyTree) -> PyTree:
+    """Returns the leaves of a tree that another one has, too."""
+    if not isinstance(like, dict):
+        return tree
+    return {name: _part(tree[name], part) for name, part in like.items()}

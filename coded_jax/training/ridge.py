@@ -68,8 +68,13 @@ def _with_ridge(
 ) -> PyTree:
     state, fitted = inputs_of(pipeline, images), []
     for i, stage in enumerate(pipeline.stages):
-        sizes = (pipeline.k, pipeline.n, pipeline.r, len(images))
-        masks = erasures.sample_harmful(jax.random.fold_in(key, i), *sizes)
+        masks = erasures.sample_harmful(
+            jax.random.fold_in(key, i),
+            pipeline.k,
+            pipeline.n,
+            pipeline.r,
+            batch=len(images),
+        )
         sent = begin_stage(stage, frozen, params[i], state)
         results = stage_results(stage, frozen, params[i], sent.queries)
         state = whole_stage(stage, frozen, state)

@@ -22,8 +22,12 @@ from coded_jax.evaluation.predictions import TrainedPipeline, Uncoded
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import BY_LOST, SCORE, Loss, Task
-from coded_jax.training.losses import base_losses, coded_losses
-from coded_jax.training.parity_models import keep_statistics, parity_model_losses
+from coded_jax.training.losses import (
+    base_losses,
+    coded_losses,
+    keep_statistics,
+    parity_model_losses,
+)
 from coded_jax.training.ridge import with_ridge
 from coded_jax.types import Dataset, PyTree, Split
 
