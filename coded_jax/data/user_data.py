@@ -88,10 +88,11 @@ def require_split(
     if values is None:
         values = labels.ndim == 4
     shape = (len(images), *positions, *([classes] if values else []))
-    fits = labels.dtype == np.float32 if values else labels.dtype.kind in "iu"
-    fits = fits and labels.shape == shape and 0 not in shape
+    numbers = labels.dtype == np.float32 if values else labels.dtype.kind in "iu"
+    alike = labels.shape == shape and 0 not in shape
     what = "float32 values" if values else "integer classes"
-    require_form(f"{name}.labels", labels, fits, f"{what} {shape_text(shape)}")
+    accepted = f"{what} {shape_text(shape)}"
+    require_form(f"{name}.labels", labels, numbers and alike, accepted)
     if values:
         finite = bool(np.isfinite(labels).all())
         require(f"{name}.labels", "some infinite or no number", finite, "finite ones")

@@ -154,7 +154,7 @@ def pattern_statistics(prediction: Prediction, parameter: jax.Array) -> jax.Arra
         return statistics
     one_hot = lambda classes: jax.nn.one_hot(classes, prediction.logits.shape[-1])
     predicted, true = one_hot(prediction.classes), one_hot(prediction.labels)
-    counts = (predicted * true, predicted, true)
+    counts = [predicted * true, predicted, true]
     return jnp.concatenate([statistics, *counts], axis=-1)
 
 

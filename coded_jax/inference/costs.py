@@ -13,7 +13,7 @@ from coded_jax.checks import require
 from coded_jax.codes import erasures, quorum
 from coded_jax.inference.operations import count_operations, operations_and_output
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.inference.stages import CodedStage, Segment
+from coded_jax.inference.stages import CodedStage
 from coded_jax.splitting import SplitPlan
 from coded_jax.types import BaseModel, Block, PyTree, apart
 
@@ -144,10 +144,14 @@ class Cost(NamedTuple):
         """
         accepted = "those of a run that has kept them"
         require("costs", [*fields], "rounds" in fields, accepted)
-        rounds = tuple(Round(**trip) for trip in fields["rounds"])
-        whole = Round(fields["whole"], *fields["whole_bytes"])
-        more = (fields.get("memory", 0.0), fields.get("second_tail", 0.0))
-        return cls(rounds, fields["uncoded"], whole, fields["devices"], *more)
+        return cls(
+            rounds=tuple(Round(**trip) for trip in fields["rounds"]),
+            client_flops=fields["uncoded"],
+            whole=Round(fields["whole"], *fields["whole_bytes"]),
+            devices=fields["devices"],
+            memory=fields.get("memory", 0.0),
+            second_tail=fields.get("second_tail", 0.0),
+        )
 
     def on_every_device(self, devices: int) -> Cost:
         """Returns the cost of the whole image on each of some devices, of which the
@@ -160,25 +164,19 @@ class StageCost(NamedTuple):
 
     Attributes:
       blocks: first and last, counted from 1.
-      plan: how the stage is split; None if it is computed whole.
       input_shape: `(H, W, C)`.
       output_shape: `(M*, M'*, D)`.
       flops: floating point operations of the whole stage, without those of its code.
-      piece_flops: of one piece on one device; as `flops` without a plan.
-      bytes_in, bytes_out: that one device receives and returns; 0 without a plan.
-      encode_flops, decode_flops: of its code, where results are lost; 0 without one.
+      plan: how the stage is split; None if it is computed whole.
+      trip: what a coded stage costs; None if it is computed whole.
     """
 
     blocks: tuple[int, int]
-    plan: SplitPlan | None
     input_shape: Shape
     output_shape: Shape
     flops: float
-    piece_flops: float
-    bytes_in: int = 0
-    bytes_out: int = 0
-    encode_flops: float = 0.0
-    decode_flops: float = 0.0
+    plan: SplitPlan | None = None
+    trip: Round | None = None
 
 
 def stage_costs(
@@ -193,32 +191,26 @@ def stage_costs(
     """
     costs, state = [], _image(image_shape)
     itemsize = jnp.dtype(pipeline.dtype).itemsize
-
-    def add(part: Segment | CodedStage) -> None:
-        nonlocal state
+    parts = [part for stage in pipeline.stages for part in (stage.before, stage)]
+    for part in (*parts, pipeline.after):
         if part.blocks is None:
-            return
+            continue
         before = state
         flops, state = operations_and_output(part.f_conv, variables, before)
         shape, out = (apart(s)[0].shape[1:] for s in (before, state))
-        cost = StageCost(part.blocks, None, shape, out, flops, flops)
+        cost = StageCost(part.blocks, shape, out, flops)
         if isinstance(part, CodedStage):
-            plan, code_cost = part.plan, code_flops(pipeline, part)
+            piece, (encode, decode) = part.plan.piece_shape, code_flops(pipeline, part)
             sent = 1 if _sends_pixels(pipeline, part) else itemsize
-            cost = cost._replace(
-                plan=plan,
-                piece_flops=count_flops(part.f_conv, variables, plan.piece_shape),
-                bytes_in=sent * math.prod(plan.piece_shape),
+            trip = Round(
+                device_flops=count_flops(part.f_conv, variables, piece),
+                bytes_in=sent * math.prod(piece),
                 bytes_out=itemsize * math.prod(part.result_shape),
-                encode_flops=code_cost[0],
-                decode_flops=code_cost[1],
+                encode_flops=encode,
+                decode_flops=decode,
             )
+            cost = cost._replace(plan=part.plan, trip=trip)
         costs.append(cost)
-
-    for stage in pipeline.stages:
-        add(stage.before)
-        add(stage)
-    add(pipeline.after)
     return costs
 
 
@@ -232,25 +224,25 @@ def cost_of(
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       image_shape: `(H, W, C)` of an image.
     """
-    images, sizes = pipeline.images_per_input, (pipeline.k, pipeline.n)
-    height, width, channels = image_shape
-    stages = stage_costs(pipeline, variables, (images * height, width, channels))
-    pixel = 1 if pipeline.image_dtype == "uint8" else jnp.dtype(pipeline.dtype).itemsize
-    # Not the sum of all blocks: single convolutions are padded for their pieces.
+    images, (height, width, channels) = pipeline.images_per_input, image_shape
     inputs = (images * height, width, channels)
-    whole = whole_round(pipeline.base, variables, inputs, pixel)
-    sent = max(len(quorum.sent(s.code.quorum, *sizes)) for s in pipeline.stages)
+    stages = stage_costs(pipeline, variables, inputs)
+    pixel = 1 if pipeline.image_dtype == "uint8" else jnp.dtype(pipeline.dtype).itemsize
+    quorums = [stage.code.quorum for stage in pipeline.stages]
+    devices = max(len(quorum.sent(own, pipeline.k, pipeline.n)) for own in quorums)
     # Where parity moves, whoever has no piece takes a lost one's in the next stage.
     answers = all(stage.code.traits.answers_always for stage in pipeline.stages)
-    stands_by = pipeline.coding.parity_moves and answers and len(pipeline.stages) > 1
+    if pipeline.coding.parity_moves and answers and len(pipeline.stages) > 1:
+        devices = pipeline.n
     has_copy, after = pipeline.tail_copy is not None, stages[-1]
     return Cost(
-        tuple(_shared(_round(cost), images) for cost in stages if cost.plan),
-        sum(cost.flops for cost in stages if not cost.plan) / images,
-        _shared(whole, images),
-        pipeline.n if stands_by else sent,
-        code_memory(pipeline),
-        after.flops / images if has_copy and not after.plan else 0.0,
+        rounds=tuple(_shared(cost.trip, images) for cost in stages if cost.trip),
+        client_flops=sum(cost.flops for cost in stages if not cost.trip) / images,
+        # Not the sum of all blocks: single convolutions are padded for their pieces.
+        whole=_shared(whole_round(pipeline.base, variables, inputs, pixel), images),
+        devices=devices,
+        memory=code_memory(pipeline),
+        second_tail=after.flops / images if has_copy and not after.trip else 0.0,
     )
 
 
@@ -280,17 +272,6 @@ def whole_round(
     flops, features = operations_and_output(base.f_conv, variables, image)
     logits = jax.eval_shape(base.head, variables, features)
     return Round(flops, pixel * math.prod(image_shape), 4 * math.prod(logits.shape))
-
-
-def _round(cost: StageCost) -> Round:
-    """Returns a coded stage as a round."""
-    return Round(
-        cost.piece_flops,
-        cost.bytes_in,
-        cost.bytes_out,
-        cost.encode_flops,
-        cost.decode_flops,
-    )
 
 
 def _shared(trip: Round, images: int) -> Round:
@@ -349,9 +330,9 @@ def work_fraction(costs: Sequence[StageCost]) -> float:
 
     For several stages, the mean of their `SplitPlan.work_fraction` by `flops`.
     """
-    coded = [cost for cost in costs if cost.plan]
-    done = sum(cost.flops * cost.plan.work_fraction for cost in coded)  # type: ignore
-    return done / sum(cost.flops for cost in coded)
+    coded = [(cost.flops, cost.plan.work_fraction) for cost in costs if cost.plan]
+    done = sum(flops * fraction for flops, fraction in coded)
+    return done / sum(flops for flops, _ in coded)
 
 
 def _image(shape: Shape) -> jax.ShapeDtypeStruct:

@@ -425,8 +425,9 @@ def require_inputs(
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
     require_params(pipeline, params)
     height, width, channels = pipeline.examples.shape
-    sizes = (height * pipeline.images_per_input or "H", width or "W", channels or "C")
-    require_shape("images", images, "B", *sizes)
+    sizes = (height * pipeline.images_per_input, width, channels)
+    accepted_sizes = [a or b for a, b in zip(sizes, "HWC", strict=True)]
+    require_shape("images", images, "B", *accepted_sizes)
     stages, n, batch = len(pipeline.stages), pipeline.n, images.shape[0]
     shape = getattr(available, "shape", ())
     fits = shape[-2:] in ((n, 1), (n, batch)) and shape[:-2] in ((), (stages,))

@@ -7,6 +7,7 @@ may answer, which is trained with the code on what its decoders reconstruct.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -120,19 +121,17 @@ def is_trained(path: tuple, leaf: Any) -> bool:
 
 def _read(jaxpr: Any, wanted: list[bool]) -> list[bool]:
     """Returns the mask of inputs of a jaxpr that the wanted outputs depend on."""
-    named = lambda atom: not hasattr(atom, "val")  # not a number in the jaxpr
-    live = {v for v, w in zip(jaxpr.outvars, wanted, strict=True) if w and named(v)}
+    # Others are numbers in the jaxpr.
+    named = lambda atoms: {atom for atom in atoms if not hasattr(atom, "val")}
+    live = named(itertools.compress(jaxpr.outvars, wanted))
     for eqn in reversed(jaxpr.eqns):
-        outputs = [v in live for v in eqn.outvars]
+        outputs = [atom in live for atom in eqn.outvars]
         if not any(outputs):
             continue
         inner = eqn.params.get(CALLS.get(eqn.primitive.name, ""))
         inner = getattr(inner, "jaxpr", inner)
         if inner is not None and len(inner.invars) == len(eqn.invars):
-            inputs = _read(inner, outputs)
+            live |= named(itertools.compress(eqn.invars, _read(inner, outputs)))
         else:
-            inputs = [True] * len(eqn.invars)
-        live |= {
-            v for v, used in zip(eqn.invars, inputs, strict=True) if used and named(v)
-        }
-    return [v in live for v in jaxpr.invars]
+            live |= named(eqn.invars)
+    return [atom in live for atom in jaxpr.invars]

@@ -89,22 +89,22 @@ def _stages(
     are not called by their numbers."""
     rows = []
     for stage in stages:
-        plan, whole = stage.plan, number_text(stage.flops / 1e6)
+        plan, trip, whole = stage.plan, stage.trip, number_text(stage.flops / 1e6)
         blocks = names.get(stage.blocks, blocks_text(stage.blocks))
         first = [blocks, size_text(stage.input_shape)]
-        if plan is None:
+        if plan is None or trip is None:
             rows.append([*first, "whole", "", "", "", whole, ""])
             continue
         halos = [
             sorted({min(x.halos), max(x.halos)}) for x in (plan.rows, plan.columns)
         ]
-        kilobytes = (number_text(x / 1e3) for x in (stage.bytes_in, stage.bytes_out))
+        kilobytes = (number_text(x / 1e3) for x in (trip.bytes_in, trip.bytes_out))
         cells = [
             size_text(plan.piece_shape),
             "x".join("-".join(map(str, ends)) for ends in halos),
             size_text(plan.share_shape),
             f"{plan.work_fraction:.3f}",
-            f"{number_text(stage.piece_flops / 1e6)}/{whole}",
+            f"{number_text(trip.device_flops / 1e6)}/{whole}",
             "/".join(kilobytes),
         ]
         rows.append([*first, *cells])

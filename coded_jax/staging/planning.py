@@ -180,9 +180,9 @@ def plan_stages(
     del fastest[len(chains[0].segments)]
     # With the operations of pieces as they were counted.
     counted, seconds = [], chains[0].seconds
-    coded = [cost for cost in costs if cost.plan]
-    for segment, cost in zip(chains[0].segments, coded, strict=True):
-        trip = segment.trip._replace(device_flops=cost.piece_flops)
+    coded = [cost for cost in costs if cost.trip]
+    trips = [cost.trip for cost in costs if cost.trip]
+    for segment, trip in zip(chains[0].segments, trips, strict=True):
         of_trips = [search.rates.round_seconds(x, k + r) for x in (trip, segment.trip)]
         seconds += of_trips[0] - of_trips[1]
         counted.append(segment._replace(trip=trip))
@@ -343,11 +343,9 @@ def _costs(
         flops = network.graph.flops(part.start, part.end)
         cost = StageCost(
             blocks=(i + 1, i + 1),
-            plan=None,
             input_shape=shape,
             output_shape=out,
             flops=flops,
-            piece_flops=flops,
         )
         if part.coded:
             segment = next(left)
@@ -356,15 +354,9 @@ def _costs(
             except ValueError:  # by an operation that depends on the size, for instance
                 refused.add(segment[:3])
                 continue
-            trip = segment.trip
-            cost = cost._replace(
-                plan=plan,
-                # Anew, since the matrices of a resize have less of both on a piece.
-                piece_flops=count_flops(block, variables, plan.piece_shape),
-                bytes_in=int(trip.bytes_in),
-                bytes_out=int(trip.bytes_out),
-                encode_flops=trip.encode_flops,
-                decode_flops=trip.decode_flops,
-            )
+            # Anew, since the matrices of a resize have less of both on a piece.
+            piece_flops = count_flops(block, variables, plan.piece_shape)
+            trip = segment.trip._replace(device_flops=piece_flops)
+            cost = cost._replace(plan=plan, trip=trip)
         costs.append(cost)
     return costs, refused

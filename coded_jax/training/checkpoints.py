@@ -173,32 +173,30 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
 def _read(path: Path, like: Any) -> tuple[Any, float]:
     """Returns the state and the seconds of one checkpoint."""
     # First the files: native code (TensorStore) had better not see damaged ones.
-    for name, crc in json.loads((path / _CHECKSUMS).read_bytes()).items():
-        if _crc32(path / name) != crc:
-            raise ValueError(f"file {name} fails its checksum")
+    for file, crc in json.loads((path / _CHECKSUMS).read_bytes()).items():
+        if _crc32(path / file) != crc:
+            raise ValueError(f"file {file} fails its checksum")
     with _quiet():
         metadata: Any = ocp.metadata(str(path)).custom_metadata
         arrays: Any = ocp.load(str(path))
-    stored = {name: _signature(x) for name, x in arrays.items()}
-    expected = {name: _signature(x) for name, x in _by_path(like)}
-    for name in [*expected, *stored]:
-        if stored.get(name) != expected.get(name):
-            raise ValueError(
-                f"leaf {name} is {stored.get(name, 'missing')} there and "
-                f"{expected.get(name, 'missing')} in `like`"
-            )
+    stored, expected = (
+        {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in leaves}
+        for leaves in (arrays.items(), _by_path(like))
+    )
+    if other := sorted(stored.items() ^ expected.items()):
+        name = other[0][0]
+        raise ValueError(
+            f"leaf {name} is {stored.get(name, 'missing')} there and "
+            f"{expected.get(name, 'missing')} in `like`"
+        )
     # Copied: on a CPU the loaded arrays may share memory, which prevents donation.
-    leaves = [jnp.array(np.asarray(arrays[name])) for name, _ in _by_path(like)]
+    leaves = [jnp.array(np.asarray(arrays[name])) for name in expected]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), metadata["seconds"]
 
 
 def _by_path(tree: Any) -> list[tuple[str, Any]]:
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]
-
-
-def _signature(leaf: Any) -> str:
-    return f"{np.dtype(leaf.dtype).name}{list(leaf.shape)}"
 
 
 def _crc32(path: Path) -> int:

@@ -137,17 +137,16 @@ def last_layer(variables: PyTree) -> list[str]:
         fits = isinstance(node, dict) and bool(node)
         accepted = "drawn with a decoder that has no layer with a kernel"
         require("decoder_start", "ridge", fits, accepted)
-        number = lambda name: int(f"0{name.rpartition('_')[2]}")
-        numbered = [x for x in node if x.rpartition("_")[2].isdigit()]
-        if "features" in node:
-            name = "features"
-        elif numbered:
-            name = max(numbered, key=number)
-        else:
-            name = next(iter(node))
+        name = "features" if "features" in node else max(node, key=_number)
         path.append(name)
         node = node[name]
     return path
+
+
+def _number(name: str) -> int:
+    """Returns the number of a layer `Name_2`; -1 without one."""
+    digits = name.rpartition("_")[2]
+    return int(digits) if digits.isdigit() else -1
 
 
 def _replaced(tree: PyTree, path: list[str], leaf: Any) -> PyTree:

@@ -51,6 +51,6 @@ def assert_exact(model, variables, plan, image_shape, batch=3):
             continue
         piece = jax.ShapeDtypeStruct((1, *cost.plan.piece_shape), "float32")
         counted = count_operations(block, plan.variables, piece)
-        np.testing.assert_allclose(cost.piece_flops, counted, rtol=1e-6)
-        assert cost.bytes_in == 4 * np.prod(cost.plan.piece_shape)
-        assert cost.bytes_out == 4 * np.prod(cost.plan.share_shape)
+        np.testing.assert_allclose(cost.trip.device_flops, counted, rtol=1e-6)
+        assert cost.trip.bytes_in == 4 * np.prod(cost.plan.piece_shape)
+        assert cost.trip.bytes_out == 4 * np.prod(cost.plan.share_shape)
