@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coded_jax import codes, data, models
     from coded_jax.inference.pipeline import Pipeline, infer
+    from coded_jax.runs.build import make_pipeline
     from coded_jax.runs.coded_model import CodedModel
     from coded_jax.runs.evaluate import evaluate
     from coded_jax.runs.experiment import protect
     from coded_jax.runs.load import load
-    from coded_jax.runs.own_model import make_pipeline
     from coded_jax.runs.train import train
     from coded_jax.service import serve
     from coded_jax.splitting import SplitPlan, merge, split
@@ -87,7 +87,7 @@ _MODULES = {
     "evaluate": "runs.evaluate",
     "infer": "inference.pipeline",
     "load": "runs.load",
-    "make_pipeline": "runs.own_model",
+    "make_pipeline": "runs.build",
     "make_plan": "splitting.plan",
     "merge": "splitting",
     "plan_stages": "staging.planning",

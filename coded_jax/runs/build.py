@@ -1,20 +1,26 @@
-"""Pipelines of a configuration: the coded inference, its rivals, the base model."""
+"""Pipelines: of a configuration, of its rivals, and of a CNN of the user's own."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax import codes
+from coded_jax import checks, codes
 from coded_jax.checks import require
+from coded_jax.codes import AnyCode, CodeConfig, ConvolutionSplit, GroupSplit
 from coded_jax.data import groups
+from coded_jax.data.user_data import require_statistics
 from coded_jax.inference.pipeline import Coding, Examples, Pipeline
 from coded_jax.inference.stages import CodedStage, Segment, whole_stage
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
-from coded_jax.runs.config import Config
+from coded_jax.runs.config import OWN, BaseConfig, Config
 from coded_jax.splitting import SplitPlan
 from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
@@ -46,10 +52,11 @@ def build_pipeline(
     """
     base = base or make_base_model(config.base_model, config.base_width)
     variables = variable_shapes(base, image_shape, classes)
-    if isinstance(config.splitting, codes.GroupSplit):
+    grouped = isinstance(config.splitting, GroupSplit)
+    if grouped:
         base = groups.group_base(base, image_shape[0])
-        blocks = base.blocks
-        plans = {(1, 1): groups.group_plan(image_shape, config.k, classes)}
+        plan = groups.group_plan(image_shape, config.k, classes)
+        blocks, plans = base.blocks, {(1, 1): plan}
     else:
         blocks, plans = _plan_stages(config, base, variables, image_shape)
     stages, done = [], 0
@@ -60,129 +67,23 @@ def build_pipeline(
         before = segment(blocks, done + 1, first - 1)
         stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
         done = last
-    after = segment(blocks, done + 1, len(blocks))
-    grouped = isinstance(config.splitting, codes.GroupSplit)
     pipeline = Pipeline(
         base,
         tuple(stages),
-        after,
-        Coding(
+        after=segment(blocks, done + 1, len(blocks)),
+        coding=Coding(
             config.k, config.r, config.recipe, config.parity_moves, config.precision
         ),
-        Examples(image_shape, mean, std, grouped),
-        mesh,
+        examples=Examples(image_shape, mean, std, grouped),
+        mesh=mesh,
     )
-    fits = config.returned == "shares" or any(
-        stage.code.traits.uncut for stage in stages
-    )
-    fits = fits or config.code != codes.LEARNED
+    uncut = any(stage.code.traits.uncut for stage in stages)
+    fits = config.returned == "shares" or uncut or config.code != codes.LEARNED
     require("returned", config.returned, fits, "shares, since no output is larger,")
-    own = any(stage.code.traits.parity_worker for stage in stages)
-    fits = not (config.parity_moves and own)
+    fits = not (config.parity_moves and _has_parity_workers(pipeline))
     accepted = "False with parity workers that have networks of their own"
     require("parity_moves", config.parity_moves, fits, accepted)
-    _require_untrained(config, config.code, pipeline)
-    return _with_tail(config, pipeline, variables)
-
-
-def _with_tail(config: Config, pipeline: Pipeline, variables: PyTree) -> Pipeline:
-    """Adds the copy of the tail that the settings ask for.
-
-    Codes that change what has arrived have none, nor have copies of pieces, codes that
-    wait for all data results, and those whose parameters are means of the shares.
-    """
-    fits = lambda code: (
-        code.systematic
-        and code.traits.answers_always
-        and code.quorum.name != "one_of_each"
-        and not code.traits.constants
-    )
-    has_copy = all(fits(stage.code) for stage in pipeline.stages)
-    if config.tail == "frozen" or not has_copy:
-        return pipeline._replace(tail_copy=None)
-    x = jax.ShapeDtypeStruct((1, *pipeline.examples.shape), pipeline.dtype)
-    for stage in pipeline.stages:
-        x = jax.eval_shape(functools.partial(whole_stage, stage), variables, x)
-    return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
-
-
-def _plan_stages(
-    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
-) -> tuple[tuple[Block, ...], dict[tuple[int, int], SplitPlan]]:
-    """Plans the split of every coded stage, or of each of its convolutions.
-
-    Returns:
-      Blocks that compute the same as the base model's, in which convolutions to be
-      coded are blocks of their own; and each plan by the first and last of its blocks.
-    """
-    splitting, total = config.splitting, len(base.blocks)
-    coded = config.stages or ((1, total),)
-    if coded[-1][1] > total:
-        raise ValueError(
-            f"stages: block {coded[-1][1]} given, 1..{total} accepted, the blocks of "
-            f"{config.base_model}"
-        )
-    separated = isinstance(splitting, codes.ConvolutionSplit)
-    blocks: list[Block] = []
-    plans: dict[tuple[int, int], SplitPlan] = {}
-    x = jax.ShapeDtypeStruct((1, *image_shape), "float32")
-    done = 0
-    for i, (first, last) in enumerate(coded):
-        f_conv = segment(base.blocks, first, last).f_conv
-        before = segment(base.blocks, done + 1, first - 1).f_conv
-        x = jax.eval_shape(before, variables, x)
-        shape = apart(x)[0].shape[1:]
-        blocks += base.blocks[done : first - 1]
-        try:
-            if isinstance(splitting, codes.ConvolutionSplit):
-                parts, of_rounds = separate_convolutions(
-                    f_conv, variables, shape, splitting.k, splitting.least_spared
-                )
-                for j, plan in enumerate(of_rounds, 1):
-                    number = len(blocks) + 2 * j  # between blocks of the client
-                    plans[number, number] = plan
-                blocks += parts
-            elif isinstance(splitting, codes.ImageSplit):
-                plans[first, last] = make_plan(
-                    f_conv, variables, shape, splitting.grid_of(i), splitting.halo
-                )
-                blocks += base.blocks[first - 1 : last]
-        except ValueError as error:
-            if total == 1 or (separated and config.stages is None):
-                raise
-            raise ValueError(
-                f"{error} (blocks {first}-{last} of 1-{total}; "
-                "--stages says which are coded together)"
-            ) from error
-        x, done = jax.eval_shape(f_conv, variables, x), last
-    return (*blocks, *base.blocks[done:]), plans
-
-
-def _require_untrained(config: Config, code: codes.AnyCode, pipeline: Pipeline) -> None:
-    """Checks that a code of single convolutions has nothing to learn."""
-    separated = isinstance(config.splitting, codes.ConvolutionSplit)
-    fits = not (separated and pipeline.learns)
-    accepted = "one that is not trained, as mds, with split=convolution"
-    require("code", codes.name_of(code), fits, accepted)
-
-
-def variable_shapes(
-    base: BaseModel, image_shape: tuple[int, int, int], classes: int
-) -> PyTree:
-    """Returns shapes and dtypes of the variables of a base model for such images.
-
-    Raises:
-      ValueError: it takes no images of that shape.
-    """
-    key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    return jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
-
-
-def segment(blocks: tuple[Block, ...], first: int, last: int) -> Segment:
-    """Returns the blocks `first` to `last`, counted from 1, as one; perhaps none."""
-    if first > last:
-        return Segment()
-    return Segment(chain(blocks[first - 1 : last]), (first, last))
+    return _with_tail(config, config.code, pipeline, variables)
 
 
 def rival_pipelines(
@@ -197,15 +98,16 @@ def rival_pipelines(
     """
     rivals = {}
     for code in config.baselines:
-        if code == config.code:
-            continue
-        make = functools.partial(codes.make_code, code)
-        rival = pipeline.with_codes(lambda s, _, make=make: make(s, variables, config))
-        _require_untrained(config, code, rival)
-        own = any(stage.code.traits.parity_worker for stage in rival.stages)
-        coding = rival.coding._replace(parity_moves=config.parity_moves and not own)
-        rival = rival._replace(coding=coding)
-        rivals[codes.name_of(code)] = _with_tail(config, rival, variables)
+        if code != config.code:
+            make = functools.partial(codes.make_code, code)
+            rival = pipeline.with_codes(
+                lambda s, _, make=make: make(s, variables, config)
+            )
+            moves = config.parity_moves and not _has_parity_workers(rival)
+            coding = rival.coding._replace(parity_moves=moves)
+            rivals[codes.name_of(code)] = _with_tail(
+                config, code, rival._replace(coding=coding), variables
+            )
     return rivals
 
 
@@ -218,12 +120,257 @@ def uncoded_pipeline(
 ) -> Pipeline:
     """Builds the inference of the base model alone, see `build_pipeline`."""
     base = base or make_base_model(config.base_model, config.base_width)
-    whole = segment(base.blocks, 1, len(base.blocks))
     return Pipeline(
         base,
-        (),
-        whole,
-        Coding(config.k, config.r, dtype=config.precision),
-        Examples(mean=mean, std=std),
-        mesh,
+        stages=(),
+        after=segment(base.blocks, 1, len(base.blocks)),
+        coding=Coding(config.k, config.r, dtype=config.precision),
+        examples=Examples(mean=mean, std=std),
+        mesh=mesh,
     )
+
+
+def variable_shapes(
+    base: BaseModel, image_shape: tuple[int, int, int], classes: int
+) -> PyTree:
+    """Returns shapes and dtypes of the variables of a base model for such images.
+
+    Raises:
+      ValueError: it takes no images of that shape.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    return jax.eval_shape(lambda k: base.init(k, image_shape, classes), key)
+
+
+def segment(blocks: tuple[Block, ...], first: int, last: int) -> Segment:
+    """Returns the blocks `first` to `last`, counted from 1, as one; perhaps none."""
+    if first > last:
+        return Segment()
+    return Segment(chain(blocks[first - 1 : last]), (first, last))
+
+
+def _plan_stages(
+    config: Config, base: BaseModel, variables: PyTree, image_shape: tuple[int, ...]
+) -> tuple[tuple[Block, ...], dict[tuple[int, int], SplitPlan]]:
+    """Plans the split of every coded stage, or of each of its convolutions.
+
+    Returns:
+      Blocks that compute the same as the base model's, in which convolutions to be
+      coded are blocks of their own; and each plan by the first and last of its blocks.
+    """
+    splitting, total = config.splitting, len(base.blocks)
+    coded = config.stages or ((1, total),)
+    last = coded[-1][1]
+    accepted = f"ones of the {total} blocks of {config.base_model}"
+    require("stages", last, last <= total, accepted)
+    blocks: list[Block] = []
+    plans: dict[tuple[int, int], SplitPlan] = {}
+    x, done = jax.ShapeDtypeStruct((1, *image_shape), "float32"), 0
+    for i, (first, last) in enumerate(coded):
+        f_conv = segment(base.blocks, first, last).f_conv
+        x = jax.eval_shape(
+            segment(base.blocks, done + 1, first - 1).f_conv, variables, x
+        )
+        shape = apart(x)[0].shape[1:]
+        blocks.extend(base.blocks[done : first - 1])
+        try:
+            if isinstance(splitting, ConvolutionSplit):
+                parts, of_rounds = separate_convolutions(
+                    f_conv, variables, shape, splitting.k, splitting.least_spared
+                )
+                for j, plan in enumerate(of_rounds, 1):
+                    number = len(blocks) + 2 * j  # between blocks of the client
+                    plans[number, number] = plan
+                blocks.extend(parts)
+            elif not isinstance(splitting, GroupSplit):
+                plans[first, last] = make_plan(
+                    f_conv, variables, shape, splitting.grid_of(i), splitting.halo
+                )
+                blocks.extend(base.blocks[first - 1 : last])
+        except ValueError as error:
+            if total == 1:
+                raise
+            raise ValueError(
+                f"{error} (blocks {first}-{last} of 1-{total}; "
+                "--stages says which are coded together)"
+            ) from error
+        x, done = jax.eval_shape(f_conv, variables, x), last
+    return (*blocks, *base.blocks[done:]), plans
+
+
+def _has_parity_workers(pipeline: Pipeline) -> bool:
+    return any(stage.code.traits.parity_worker for stage in pipeline.stages)
+
+
+def _with_tail(
+    config: Config, code: AnyCode, pipeline: Pipeline, variables: PyTree
+) -> Pipeline:
+    """Adds the copy of the tail that the settings ask for, and checks that a code of
+    single convolutions has nothing to learn."""
+    separated = isinstance(config.splitting, ConvolutionSplit)
+    accepted = "one that is not trained, as mds, with split=convolution"
+    fits = not (separated and pipeline.learns)
+    require("code", codes.name_of(code), fits, accepted)
+    # A copy learns from reconstructions. There are none of codes that change what has
+    # arrived, copy pieces, wait for all data results, or are means of the shares.
+    has_copy = config.tail != "frozen" and all(
+        stage.code.systematic
+        and stage.code.traits.answers_always
+        and stage.code.quorum.name != "one_of_each"
+        and not stage.code.traits.constants
+        for stage in pipeline.stages
+    )
+    if not has_copy:
+        return pipeline._replace(tail_copy=None)
+    x = jax.ShapeDtypeStruct((1, *pipeline.examples.shape), pipeline.dtype)
+    for stage in pipeline.stages:
+        x = jax.eval_shape(functools.partial(whole_stage, stage), variables, x)
+    return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
+
+
+def make_pipeline(
+    *,
+    blocks: Block | Sequence[Block],
+    head: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    mesh: Mesh | None = None,
+    values: bool = False,
+    **settings: Any,
+) -> Pipeline:
+    """Splits a CNN and puts a code around it, for `train` or a training loop of yours.
+
+    Args:
+      blocks: the convolutional part, `(variables, images [B, H, W, C]) -> features
+        [B, M*, M'*, D]`; or several such functions, see `protect`.
+      head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`, or
+        `[B, H', W', classes]` where answers are images.
+      variables: any pytree of arrays and numbers; here only shapes and dtypes matter.
+      image_shape: `(H, W, C)`.
+      classes: how many logits the head gives.
+      mean, std: `[C]`, of `images / 255`, for images that come as uint8; None where
+        they come as the blocks take them, in float32.
+      mesh: of several devices, see `meshes.make_mesh`; None for the default one.
+      values: whether the head gives values and no logits, see `types.Dataset`.
+      settings: fields of `CodeConfig`: `k`, `r`, `grid`, `code` (a name, or a function
+        `CodeShape -> Code`), `recipe` (`"systematic"` by default), `encoder_width`, ...
+
+    Raises:
+      ValueError: a setting is unknown or out of range, mean and deviation are not
+        those of `images / 255`, the blocks cannot be split, or `head` does not give
+        logits.
+    """
+    config = own_config(settings, CodeConfig)
+    sizes = checks.require_sizes("image_shape", image_shape, "H", "W", "C", least=1)
+    (classes,) = checks.require_sizes("classes", (classes,), "classes", least=1)
+    checks.require_type("mesh", mesh, Mesh | None, "a Mesh, as of make_mesh, or None")
+    if mean is not None or std is not None:
+        mean, std = require_statistics(mean, std, sizes[-1])
+    base, _ = own_base(blocks, head, variables, sizes, classes)
+    height, width, channels = sizes
+    shape = (height, width, channels)
+    pipeline = build_pipeline(
+        config, shape, classes, mean=mean, std=std, mesh=mesh, base=base
+    )
+    has_tail = config.tail == "frozen" or pipeline.tail_copy is not None
+    accepted = (
+        "frozen for a code that changes what has arrived, waits or is not trained,"
+    )
+    require("tail", config.tail, has_tail, accepted)
+    return pipeline.with_values(bool(values))
+
+
+def own_config(settings: dict[str, Any], accepted: type) -> Config:
+    """Returns the settings of a run on a CNN of the user's own; systematic by default.
+
+    Args:
+      settings: by name.
+      accepted: the record of which they may be fields, `CodeConfig` or `Config`; but
+        not those of `BaseConfig`, since the CNN is trained already.
+
+    Raises:
+      ValueError: a setting is unknown or out of range.
+    """
+    fixed: dict[str, Any] = {"dataset": OWN, "base_model": OWN}
+    names = {field.name for field in dataclasses.fields(accepted)}
+    names -= {field.name for field in dataclasses.fields(BaseConfig)}
+    unknown = sorted(settings.keys() - names)
+    require("settings", unknown, not unknown, f"some of {sorted(names)}")
+    if accepted is CodeConfig and settings.get("tail", "frozen") != "frozen":
+        fixed["supervision"] = 1.0  # in place of what `train` is given and checks
+    return Config(**{"recipe": "systematic", **settings, **fixed})
+
+
+def own_base(
+    blocks: Block | Sequence[Block],
+    head: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, ...],
+    classes: int,
+    positions: tuple[int, ...] | None = None,
+    last: str = "head",
+) -> tuple[BaseModel, PyTree]:
+    """Returns a base model made of functions, and its variables as arrays.
+
+    Args:
+      blocks: one function or several, see `BaseModel.blocks`.
+      head: see `BaseModel.head`.
+      variables: a pytree of arrays and numbers; real ones become float32.
+      image_shape: `(H, W, C)`.
+      classes: how many logits the head must give.
+      positions: at which it gives so many, `(H', W')` or `()`; either if None.
+      last: the argument whose logits these are, for errors.
+
+    Raises:
+      ValueError: the variables are no arrays, a function fails for such images or
+        leaves no features of them, or `head` does not give logits.
+    """
+    functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+    fits = len(functions) > 0 and all(map(callable, functions))
+    require("blocks", blocks, fits, "a function, or one or more in a list,")
+    arrays = as_arrays(variables)
+    base = BaseModel(lambda key, image_shape, classes: arrays, functions, head)
+
+    def output(name: str, f: Block, x: Any) -> Any:
+        try:
+            return jax.eval_shape(f, arrays, x)
+        except Exception as error:  # a function of the user's raises anything
+            raise ValueError(
+                f"{name}: fails for float32 {list(x.shape)} "
+                f"({checks.first_line(error)})"
+            ) from error
+
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    features = output("blocks", base.f_conv, images)
+    enough = all(array.size for array in jax.tree.leaves(features))
+    require("image_shape", tuple(image_shape), enough, "one that leaves features")
+    logits = output(last, base.head, features)
+    *places, count = logits.shape[1:] or (0,)
+    fits = len(places) in (0, 2) if positions is None else tuple(places) == positions
+    fits = fits and logits.shape[:1] == (2,) and count == classes
+    accepted = (
+        f"{[2, *(positions or ()), classes]} of 2 images, the logits of the data set's "
+        "classes, or the channels of its values,"
+    )
+    require(last, list(logits.shape), fits, accepted)
+    return base, arrays
+
+
+def as_arrays(variables: PyTree) -> PyTree:
+    """Returns arrays in the place of arrays and numbers, real ones in float32.
+
+    Raises:
+      ValueError: a leaf is neither.
+    """
+    try:
+        arrays = jax.tree.map(jnp.asarray, variables)
+    except TypeError as error:
+        raise ValueError(
+            "variables: a pytree of arrays and numbers accepted "
+            f"({checks.first_line(error)})"
+        ) from error
+    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if real(x) else x, arrays)

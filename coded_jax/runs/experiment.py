@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,9 +18,9 @@ from coded_jax.data.user_data import require_dataset
 from coded_jax.devices import processes
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.runs import fingerprints, kept_base, measurements, results
+from coded_jax.runs.build import own_base, own_config
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
-from coded_jax.runs.own_model import own_base, own_config
 from coded_jax.runs.phases import (
     BASE,
     CODE,
@@ -31,7 +32,12 @@ from coded_jax.runs.phases import (
 )
 from coded_jax.runs.prepare import Experiment, Own, prepare
 from coded_jax.runs.progress import LiveTable
-from coded_jax.runs.workdir import Places, copy_checkpoints, write_results
+from coded_jax.runs.workdir import (
+    RESULTS,
+    Places,
+    copy_checkpoints,
+    write_atomically,
+)
 from coded_jax.staging.planning import plan_stages
 from coded_jax.training import tasks
 from coded_jax.training.loop import Fitted
@@ -43,7 +49,6 @@ COMPILING = (
 )
 """Events of JAX: lowering, and compilation or the reading of a program that the disk
 keeps."""
-
 
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 """Settings of codes for deep networks, on whose features dense ones would be huge."""
@@ -75,34 +80,31 @@ def run(
       OSError: the workdir can no longer be written to.
     """
     begun = time.perf_counter()
-    config, pipelines = experiment.config, experiment.pipelines
-    inputs = experiment.examples
+    config, inputs = experiment.config, experiment.examples
+    pipelines = experiment.pipelines
     with (
         watching(experiment.folder, console, progress) as watch,
         _compile_clock() as compiling,
     ):
         base = train_base(experiment, watch)
         # The same for every code: they differ in their parity pieces only.
-        if any(pipeline.learns for pipeline in pipelines.values()):
-            arrays = training_arrays(experiment.pipeline, base.params, inputs, config)
-        else:
-            arrays = tasks.device_arrays(experiment.pipeline.mesh, inputs.train)
-        codes = {}
-        for name, pipeline in pipelines.items():
-            codes[name] = train_code(
+        learns = any(pipeline.learns for pipeline in pipelines.values())
+        arrays = training_arrays(
+            experiment.pipeline, base.params, inputs, config, learns
+        )
+        codes = {
+            name: train_code(
                 pipeline, base.params, inputs, config, watch, arrays=arrays, name=name
             )
+            for name, pipeline in pipelines.items()
+        }
         del arrays
         measured = measurements.measure_codes(experiment, base.params, codes, watch)
-    ended = time.perf_counter()
-    seconds = {
-        BASE: base.seconds,
-        **{name: sum(seed.seconds for seed in seeds) for name, seeds in codes.items()},
-        "evaluation": measured.seconds,
-    }
+    spent = {name: sum(seed.seconds for seed in codes[name]) for name in codes}
+    seconds = {BASE: base.seconds, **spent, "evaluation": measured.seconds}
     # The wall time of former processes is not known, but that of their steps is.
-    resumed = experiment.resumed
-    seconds["total"] = sum(seconds.values()) if resumed else ended - experiment.started
+    whole = time.perf_counter() - experiment.started
+    seconds["total"] = sum(seconds.values()) if experiment.resumed else whole
     start_up = {
         "preparation": begun - experiment.started,
         "compilation": sum(compiling),
@@ -117,7 +119,8 @@ def run(
         command=command,
     )
     if experiment.folder and processes.is_lead():
-        write_results(experiment.folder, content)
+        text = json.dumps(content, indent=1) + "\n"
+        write_atomically(experiment.folder / RESULTS, text)
     return CodedModel(experiment.pipeline, base.params, codes[CODE][0].params, content)
 
 
@@ -125,14 +128,11 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
     """Trains the base model, in the folder that runs share if there is one, and copies
     its checkpoints into the workdir; one that is trained already is only scored."""
     config, dataset = experiment.config, experiment.dataset
-    pipeline = experiment.uncoded
-    if experiment.variables is not None:
+    pipeline, own = experiment.uncoded, experiment.variables
+    if own is not None:
         validation = tasks.device_arrays(pipeline.mesh, dataset.validation)
-        score = pattern_accuracy.base_accuracy(
-            pipeline, experiment.variables, validation
-        )
-        return Fitted(experiment.variables, score, 0, 0.0)
-    folder, base_folder = experiment.folder, experiment.base_folder
+        score = pattern_accuracy.base_accuracy(pipeline, own, validation)
+        return Fitted(own, score, 0, 0.0)
     regime, examples = regime_of(config, BASE), len(dataset.train.labels)
     task = tasks.base_task(
         pipeline,
@@ -140,32 +140,28 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         regime.optimizer(examples),
         augmentation=config.augmentation,
         label_smoothing=config.label_smoothing,
-        start=kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder)),
+        start=experiment.start,
     )
-    arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
-
-    def fit_in(folder: Path | None) -> Fitted:
-        return watch._replace(folder=folder).fit(
-            task,
-            {},
-            arrays,
-            key,
-            phase=BASE,
-            regime=regime,
-            examples=examples,
-            mesh=pipeline.mesh,
-        )
-
+    train = functools.partial(
+        Watch.fit,
+        phase=BASE,
+        keys=jax.random.fold_in(jax.random.key(config.seed), 0),
+        task=task,
+        frozen={},
+        arrays=tasks.device_arrays(pipeline.mesh, dataset.train),
+        regime=regime,
+        mesh=pipeline.mesh,
+    )
+    folder, base_folder = experiment.folder, experiment.base_folder
     if folder and base_folder and base_folder != folder:
         if kept_base.is_kept(base_folder):
             kept_base.take(base_folder, folder, regime, examples)
         else:
-            fit_in(base_folder)
+            train(watch._replace(folder=base_folder))
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
-    return fit_in(folder)
+    return train(watch)
 
 
 @contextlib.contextmanager
@@ -179,14 +175,10 @@ def _compile_clock() -> Iterator[list[float]]:
             seconds.append(duration)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seconds
-    finally:
-        # Not in every version; a clock that nobody reads does no harm.
-        if forget := getattr(
-            jax.monitoring, "unregister_event_duration_listener", None
-        ):
-            forget(listen)
+    yield seconds
+    # Not in every version; a clock that nobody reads does no harm.
+    if forget := getattr(jax.monitoring, "unregister_event_duration_listener", None):
+        forget(listen)
 
 
 def protect(
@@ -236,10 +228,9 @@ def protect(
     """
     dataset = require_dataset(dataset)
     if model is not None:
-        given = {"blocks": blocks, "head": head}
         cuts = ("stages", "stage_grids", "grid", "split")
-        given |= {name: settings.get(name) for name in cuts}
-        for name, value in given.items():
+        given = {name: settings.get(name) for name in cuts}
+        for name, value in {"blocks": blocks, "head": head, **given}.items():
             require(name, value, value is None, "none with a model")
         settings = {**CHEAP, **settings}
         config = own_config(settings, Config)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from coded_jax.checks import require
 from coded_jax.devices import processes
@@ -39,17 +40,16 @@ RECORD = "base.json"
 """Says how the base model was trained, and what it reaches."""
 
 
+def halved(variables: PyTree) -> PyTree:
+    """Returns variables as they come back from a folder: rounded to float16."""
+    return _cast(_cast(variables, jnp.float32, jnp.float16), jnp.float16, jnp.float32)
+
+
 def _cast(variables: PyTree, before: Any, after: Any) -> PyTree:
     """Returns arrays of `before` as arrays of `after`, and others as they are."""
     return jax.tree.map(
         lambda x: x.astype(after) if x.dtype == before else x, variables
     )
-
-
-def halved(variables: PyTree) -> PyTree:
-    """Returns variables as they come back from a folder: rounded to float16."""
-    half = _cast(variables, jnp.float32, jnp.float16)
-    return _cast(half, jnp.float16, jnp.float32)
 
 
 def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
@@ -113,10 +113,7 @@ def read(folder: Path, name: str = "base_dir") -> Kept:
 
 
 def start_of(
-    config: BaseConfig,
-    base: BaseModel,
-    dataset: Dataset,
-    folders: Iterable[Path | None],
+    config: BaseConfig, base: BaseModel, dataset: Dataset, folders: Iterable[Path]
 ) -> PyTree | None:
     """Returns the variables that the base model's training begins with.
 
@@ -132,18 +129,18 @@ def start_of(
     Raises:
       ValueError: `base_start` has none, or those of another network.
     """
-    begun = lambda f: f and (is_kept(f) or checkpoint_folder(f, BASE).exists())
+    begun = lambda f: is_kept(f) or checkpoint_folder(f, BASE).exists()
     if config.base_start is None or any(map(begun, folders)):
         return None
     folder = absolute(config.base_start, "base_start")
     variables = read(folder, "base_start").variables if is_kept(folder) else None
     drawn = variable_shapes(base, dataset.image_shape, dataset.classes)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-    fits = variables is not None and shapes(variables) == shapes(drawn)
     accepted = (
         f"a folder of keep_base.py with a {config.base_model} of width "
         f"{config.base_width:g} for {dataset.classes} classes"
     )
+    fits = shapes(variables) == shapes(drawn)
     require("base_start", config.base_start, fits, accepted)
     return variables
 
@@ -173,20 +170,20 @@ def save_variables(folder: Path, variables: PyTree) -> None:
 
     Of others the structure could not be restored; `load` is then given them anew.
     """
-    arrays = {}
-    for path, leaf in jax.tree.leaves_with_path(variables):
-        names = [getattr(key, "key", None) for key in path]
-        dtype = leaf.dtype
-        # NumPy has neither keys nor bfloat16.
-        extended = jnp.issubdtype(dtype, jax.dtypes.extended)
-        if extended or dtype.kind not in "biufc" or {*map(type, names)} != {str}:
-            return
-        arrays[json.dumps(names)] = np.asarray(leaf)
-    if jax.tree.structure(_nested(arrays)) != jax.tree.structure(variables):
+    if not isinstance(variables, dict):
         return
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    write_atomically(folder / VARIABLES, file.getvalue())
+    flat = traverse_util.flatten_dict(variables)
+    restored = traverse_util.unflatten_dict(flat)  # without lists and empty dicts
+    if jax.tree.structure(restored) != jax.tree.structure(variables):
+        return
+    names = all(isinstance(name, str) for path in flat for name in path)
+    dtypes = [getattr(leaf, "dtype", None) for leaf in flat.values()]
+    # NumPy has neither keys nor bfloat16.
+    if names and all(isinstance(x, np.dtype) and x.kind in "biufc" for x in dtypes):
+        file = io.BytesIO()
+        arrays = {json.dumps(path): np.asarray(leaf) for path, leaf in flat.items()}
+        np.savez(file, **dict[str, Any](arrays))
+        write_atomically(folder / VARIABLES, file.getvalue())
 
 
 def read_variables(folder: Path) -> PyTree | None:
@@ -194,16 +191,5 @@ def read_variables(folder: Path) -> PyTree | None:
     if not (folder / VARIABLES).exists():
         return None
     with np.load(folder / VARIABLES, allow_pickle=False) as stored:
-        return jax.tree.map(jnp.asarray, _nested(stored))
-
-
-def _nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns nested dicts of arrays whose names are their paths, as JSON."""
-    variables: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *outer, name = json.loads(path)
-        node = variables
-        for key in outer:
-            node = node.setdefault(key, {})
-        node[name] = array
-    return variables
+        flat = {tuple(json.loads(name)): stored[name] for name in stored}
+    return jax.tree.map(jnp.asarray, traverse_util.unflatten_dict(flat))

@@ -16,11 +16,10 @@ from coded_jax.checks import require, require_type
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.runs import fingerprints, workdir
-from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.build import build_pipeline, own_base
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
 from coded_jax.runs.kept_base import read_variables
-from coded_jax.runs.own_model import own_base
 from coded_jax.runs.phases import BASE, CODE, Regime, regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints

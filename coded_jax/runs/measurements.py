@@ -106,7 +106,7 @@ def measure_codes(
         file, digest, kept = None, "", None
         if of_all is not None and experiment.folder:
             phase = workdir.phase_of(name, seed)
-            file = workdir.measured_file(experiment.folder, phase, losses)
+            file = experiment.folder / workdir.MEASURED / f"{phase}_{losses}.json"
             function = experiment.fingerprints.get(f"baseline_{name}", "")
             texts = [of_all, str(patterns), losses, name, function]
             digest = fingerprints.digest(texts, jax.tree.leaves(params))
@@ -124,9 +124,7 @@ def measure_codes(
             kept = Measured(accuracies, study, time.perf_counter() - begun)
             if file is not None:
                 write(file, digest, kept)
-            watch.table.advance(bar)
-        else:
-            watch.table.go_on(bar, ready)
+        watch.table.update(bar.id, completed=ready)
         outcomes[losses][name].append(kept.patterns)
         if studied:
             studies[name].append(kept.confidence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -131,27 +130,26 @@ class Watch(NamedTuple):
 
     def fit(
         self,
+        phase: str,
+        keys: jax.Array,
         task: Task,
         frozen: PyTree,
         arrays: dict[str, Any],
-        keys: jax.Array,
         *,
-        phase: str,
         regime: Regime,
-        examples: int,
         mesh: Mesh | None,
         picture: Callable[[PyTree], np.ndarray] | None = None,
     ) -> Fitted:
         """Trains one phase, from its last checkpoint on; the lead process logs it.
 
         Args:
-          task, frozen, arrays, keys: see `training.loop.fit`.
           phase: its name, see `workdir.phase_of`.
+          keys, task, frozen, arrays: see `training.loop.fit`.
           regime: of the phase.
-          examples: that it trains on.
           mesh: of the pipeline.
           picture: see `PhaseLog`.
         """
+        examples = len(arrays["labels"])
         extent = FitConfig(
             regime.epochs,
             regime.batch_size,
@@ -190,13 +188,12 @@ def watching(
       table: that is shown already, in its place.
     """
     if not processes.is_lead():
-        console, table = Console(file=io.StringIO()), None
+        console, table = Console(quiet=True), None
     with contextlib.ExitStack() as stack:
         if table is None:
             table = stack.enter_context(LiveTable(console or Console(stderr=True)))
-        stop: Callable[[], bool] = lambda: False
-        if folder is not None:
-            stop = stack.enter_context(stop_requests())
+        # Where nothing is saved, Ctrl-C stops at once.
+        stop = stack.enter_context(stop_requests()) if folder else lambda: False
         yield Watch(folder, table, stop)
 
 
@@ -212,8 +209,8 @@ def train_code(
 ) -> list[Fitted]:
     """Trains a code with every seed; one without parameters is left as it is.
 
-    Several seeds are trained at once or in turn, see `trainings`. Whatever is
-    kept already is gone on from.
+    Several seeds are trained at once or in turn, see `fit_seeds`. Whatever is kept
+    already is gone on from.
 
     Args:
       pipeline: with the code in every coded stage.
@@ -233,15 +230,13 @@ def train_code(
     if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
         return [Fitted(pipeline.init(key), None, 0, 0.0)]
     regime = code_regime(config, pipeline.coding.recipe)
-    examples = len(inputs.train.labels)
-    optimizer = regime.optimizer(examples)
+    optimizer = regime.optimizer(len(inputs.train.labels))
     if all(stage.code.traits.constants for stage in pipeline.stages):
         params = exact_targets.constants(pipeline, frozen, arrays["images"])
         if watch.folder:
             # As if by one step of training, so that it is loaded like any other.
-            folder = checkpoint_folder(watch.folder, name)
             state = initial_state(lambda key: params, optimizer, key)
-            checkpoints.save(folder, 1, state)
+            checkpoints.save(checkpoint_folder(watch.folder, name), 1, state)
         return [Fitted(params, None, 1, 0.0)]
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
     picture = None
@@ -251,39 +246,43 @@ def train_code(
         lost = range(min(pipeline.r, pipeline.k))
         picture = functools.partial(inspection.picture, pipeline, frozen, images, lost)
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
-    key = jax.random.fold_in(key, number)
-    others = [jax.random.fold_in(key, seed) for seed in range(1, config.seeds)]
-    fitted = {}
-    for phase, keys in trainings(task, jnp.stack([key, *others]), watch.folder, name):
-        fitted[phase] = watch.fit(
-            task,
-            frozen,
-            arrays,
-            keys,
-            phase=phase,
-            regime=regime,
-            examples=examples,
-            mesh=pipeline.mesh,
-            picture=picture,
-        )
-    return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
+    first = jax.random.fold_in(key, number)
+    others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
+    train = functools.partial(
+        watch.fit,
+        task=task,
+        frozen=frozen,
+        arrays=arrays,
+        regime=regime,
+        mesh=pipeline.mesh,
+        picture=picture,
+    )
+    return fit_seeds(train, task, jnp.stack([first, *others]), watch.folder, name)
 
 
 def training_arrays(
-    pipeline: Pipeline, frozen: PyTree, inputs: Dataset, config: TrainConfig
+    pipeline: Pipeline,
+    frozen: PyTree,
+    inputs: Dataset,
+    config: TrainConfig,
+    learns: bool = True,
 ) -> dict[str, Any]:
     """Places the training part on the devices, with the features that codes learn to
-    reconstruct where images stay as they are, and these fit there."""
+    reconstruct, if any `learns`, where images stay as they are, and these fit there."""
     arrays = tasks.device_arrays(pipeline.mesh, inputs.train)
-    if config.code_augmentation != "none":
+    if not learns or config.code_augmentation != "none":
         return arrays
     return exact_targets.with_targets(pipeline, frozen, arrays)
 
 
-def trainings(
-    task: Task, keys: jax.Array, folder: Path | None, name: str
-) -> Iterator[tuple[str, jax.Array]]:
-    """Yields the trainings of a code with S seeds, each to be done before the next.
+def fit_seeds(
+    train: Callable[[str, jax.Array], Fitted],
+    task: Task,
+    keys: jax.Array,
+    folder: Path | None,
+    name: str,
+) -> list[Fitted]:
+    """Trains a code with S seeds, together or one after the other.
 
     On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
     checkpoint is then divided among them, so that each goes on from its end. On a CPU
@@ -292,58 +291,50 @@ def trainings(
     `steps.MAPS_SEEDS`, and where nothing is kept.
 
     Args:
+      train: trains a phase of this name with a key, or with the keys of several seeds.
       task: what is trained.
       keys: `[S]`, one of each seed.
       folder: of the checkpoints; None if nothing is kept.
       name: of the code.
 
-    Yields:
-      The name of the phase, and its key, or the keys of several seeds.
+    Returns:
+      The outcome of each seed.
     """
     phases = [phase_of(name, seed) for seed in range(len(keys))]
-    if folder and (first_and_last := _trained_together(folder, name, phases)):
-        first, last = first_and_last
-        joint = f"{name}_{first}-{last}"
-        yield joint, keys[first : last + 1]
-        _divide(task, keys[first : last + 1], folder, joint, phases[first:])
-    yield from zip(phases, keys, strict=True)
+    if folder and (together := _trained_together(folder, name, phases)):
+        joint = f"{name}_{together[0]}-{together[-1]}"
+        train(joint, keys[together[0] : together[-1] + 1])
+        _divide(task, folder, joint, [phases[seed] for seed in together])
+    return [train(phase, key) for phase, key in zip(phases, keys, strict=True)]
 
 
-def _trained_together(
-    folder: Path, name: str, phases: list[str]
-) -> tuple[int, int] | None:
-    """Returns the first and the last seed of those that are trained as one `vmap`."""
+def _trained_together(folder: Path, name: str, phases: list[str]) -> range:
+    """Returns the seeds that are trained as one `vmap`, perhaps none."""
     # A killed process may have left a checkpoint of such a training.
     for path in (folder / CHECKPOINTS).glob(f"{name}_*-*"):
-        first, _, last = path.name.removeprefix(f"{name}_").partition("-")
-        if int(last) < len(phases):  # else it was for more seeds
-            return int(first), int(last)
-    begun = [
-        i
-        for i, phase in enumerate(phases)
-        if checkpoints.steps(checkpoint_folder(folder, phase))
-    ]
-    new = max(begun, default=-1) + 1  # the first of the seeds without a checkpoint
-    alone = len(phases) - new < 2 or steps_per_call() == 1 or not MAPS_SEEDS
-    return None if alone else (new, len(phases) - 1)
+        first, last = map(int, path.name.removeprefix(f"{name}_").split("-"))
+        if last < len(phases):  # else it was for more seeds
+            return range(first, last + 1)
+    begun = [bool(checkpoints.steps(checkpoint_folder(folder, p))) for p in phases]
+    new = range(max(np.flatnonzero(begun), default=-1) + 1, len(phases))
+    return new if len(new) > 1 and steps_per_call() > 1 and MAPS_SEEDS else range(0)
 
 
-def _divide(
-    task: Task, keys: jax.Array, folder: Path, joint: str, phases: list[str]
-) -> None:
+def _divide(task: Task, folder: Path, joint: str, phases: list[str]) -> None:
     """Saves the part of each seed as its checkpoint, and removes the joint one."""
     fresh = jax.vmap(functools.partial(initial_state, task.init, task.optimizer))
     source = checkpoint_folder(folder, joint)
+    keys = jax.random.split(jax.random.key(0), len(phases))
     restored = checkpoints.restore(source, jax.eval_shape(fresh, keys))
     if restored is None:
         raise OSError(f"cannot read the checkpoint of {joint} in {source}")
-    state = jax.tree.map(np.asarray, restored.state)
-    for i in range(len(keys)):
+    state, seconds = jax.tree.map(np.asarray, restored.state), restored.seconds
+    for i, phase in enumerate(phases):
         checkpoints.save(
-            checkpoint_folder(folder, phases[i]),
+            checkpoint_folder(folder, phase),
             restored.step,
             seed_of(state, i),
-            seconds=restored.seconds / len(keys),
+            seconds=seconds / len(phases),
         )
     if processes.is_lead():
         # Renamed first: a checkpoint that is partly removed must not look finished.

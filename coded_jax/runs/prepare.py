@@ -12,27 +12,14 @@ import jax
 from coded_jax import data
 from coded_jax.checks import require
 from coded_jax.codes import GroupSplit, name_of
-from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import fingerprints, kept_base
-from coded_jax.runs.build import (
-    build_pipeline,
-    rival_pipelines,
-    uncoded_pipeline,
-    variable_shapes,
-)
+from coded_jax.runs import build, fingerprints, kept_base, workdir
 from coded_jax.runs.config import Config
-from coded_jax.runs.phases import BASE, regime_of
-from coded_jax.runs.workdir import (
-    CHECKPOINTS,
-    MEASURED,
-    Places,
-    absolute,
-    open_workdir,
-)
+from coded_jax.runs.phases import BASE, CODE, regime_of
+from coded_jax.runs.workdir import Places, open_workdir
 from coded_jax.training import exact_targets
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
@@ -52,33 +39,33 @@ class Experiment(NamedTuple):
     Attributes:
       config: the settings.
       folder: the workdir; None for a run that keeps nothing.
+      base_folder: the workdir that has the base model's checkpoints, likewise.
       dataset: of images, see `examples`.
       uncoded: the base model, image by image.
-      pipeline: the coded inference.
-      rivals: the same with each baseline in the place of the code, by name.
-      base_folder: the workdir that has the base model's checkpoints, likewise.
-      resumed: whether a former process has left checkpoints or measurements.
-      started: `time.perf_counter()` when the checks began.
+      pipelines: the coded inference with the code, as `"code"`, and each baseline.
+      start: variables that the base model's training begins with; None for new ones.
       variables: of a base model that is trained already.
       fingerprints: of the functions, variables and data that no flag names.
+      resumed: whether a former process has left checkpoints or measurements.
+      started: `time.perf_counter()` when the checks began.
     """
 
     config: Config
     folder: Path | None
+    base_folder: Path | None
     dataset: Dataset
     uncoded: Pipeline
-    pipeline: Pipeline
-    rivals: dict[str, Pipeline]
-    base_folder: Path | None
+    pipelines: dict[str, Pipeline]
+    start: PyTree | None
+    variables: PyTree | None
+    fingerprints: dict[str, str]
     resumed: bool
     started: float
-    variables: PyTree | None = None
-    fingerprints: dict[str, str] = {}
 
     @property
-    def pipelines(self) -> dict[str, Pipeline]:
-        """Returns the pipelines of the code, as `"code"`, and of each baseline."""
-        return {"code": self.pipeline, **self.rivals}
+    def pipeline(self) -> Pipeline:
+        """Returns the coded inference with the code."""
+        return self.pipelines[CODE]
 
     @property
     def examples(self) -> Dataset:
@@ -120,17 +107,16 @@ def prepare(
         accepted = f"none, or {digest} of the images that are in data_dir,"
         require("images_digest", config.images_digest, fits, accepted)
         config = dataclasses.replace(config, images_digest=digest)
-    _require_examples(config, len(dataset.train.labels))
-    base, mean, std = own and own.base, dataset.mean, dataset.std
-    uncoded = uncoded_pipeline(config, mean, std, mesh, base)
-    uncoded = uncoded.with_values(dataset.values)
     shape, classes = dataset.image_shape, dataset.classes
-    pipeline = build_pipeline(
+    base, mean, std = own.base if own else None, dataset.mean, dataset.std
+    uncoded = build.uncoded_pipeline(config, mean, std, mesh, base)
+    uncoded = uncoded.with_values(dataset.values)
+    pipeline = build.build_pipeline(
         config, shape, classes, mean=mean, std=std, mesh=mesh, base=base
     ).with_values(dataset.values)
-    shapes = variable_shapes(pipeline.base, shape, classes)
-    _require_answers(config, dataset, uncoded.base, shapes)
-    rivals = rival_pipelines(config, pipeline, shapes)
+    shapes = build.variable_shapes(pipeline.base, shape, classes)
+    _require_data(config, dataset, uncoded.base, shapes)
+    rivals = build.rival_pipelines(config, pipeline, shapes)
     if config.nonnegative or pipeline.nonnegative:
         # Where no ReLU ends a stage, random weights show it as well as trained ones.
         drawn = pipeline.base.init(jax.random.key(config.seed), shape, classes)
@@ -138,99 +124,86 @@ def prepare(
         # Each process by itself: another one may have failed already.
         alone = pipeline._replace(mesh=None)
         exact_targets.require_nonnegative(alone, drawn, images)
-    folder = None if places.workdir is None else absolute(places.workdir)
-    base_folder = folder
+    folder = base_folder = None
+    if places.workdir is not None:
+        folder = base_folder = workdir.absolute(places.workdir)
     if places.base_dir is not None:
-        base_folder = absolute(places.base_dir, "base_dir")
+        base_folder = workdir.absolute(places.base_dir, "base_dir")
         accepted = "another folder than the workdir, or none,"
         require("base_dir", str(places.base_dir), base_folder != folder, accepted)
-    kept_base.start_of(config, pipeline.base, dataset, (base_folder, folder))
+    folders = [f for f in (base_folder, folder) if f]
+    start = kept_base.start_of(config, pipeline.base, dataset, folders)
     if base_folder and kept_base.is_kept(base_folder):
-        kept_base.read(base_folder)
+        kept_base.read(base_folder)  # it may be damaged
     marks = dict(own.fingerprints) if own else {}
-    if callable(config.code):
-        marks["code"] = fingerprints.of_codes(pipeline, shapes)
-    for code in config.baselines:
-        if callable(code) and (rival := rivals.get(name_of(code))):
-            mark = fingerprints.of_codes(rival, shapes)
-            marks[f"baseline_{name_of(code)}"] = mark
-    if folder:
-        _open_folders(config, places, marks)
-    return Experiment(
-        config=config,
-        folder=folder,
-        dataset=dataset,
-        uncoded=uncoded,
-        pipeline=pipeline,
-        rivals=rivals,
-        base_folder=base_folder,
-        resumed=any(
-            (f / name).exists()
-            for f in (folder, base_folder)
-            for name in (CHECKPOINTS, MEASURED)
-            if f
-        ),
-        started=started,
-        variables=placement.put_replicated(mesh, own.variables) if own else None,
-        fingerprints=marks,
-    )
-
-
-def _require_examples(config: Config, images: int) -> None:
-    """Checks numbers of training examples against the training split's images."""
-    used = config.train_images or images
-    of_data = f"the training images of {config.dataset},"
-    fits = used <= images
-    require("train_images", used, fits, f"1..{images}, {of_data}")
-    grouped = isinstance(config.splitting, GroupSplit)
-    examples, name = (-(-used // config.k), "groups") if grouped else (used, "images")
-    accepted = f"1..{examples}, the training {name} of {config.dataset},"
-    require("batch_size", config.batch_size, config.batch_size <= examples, accepted)
-    size = regime_of(config, BASE).batch_size
-    require("base_batch_size", size, size <= images, f"1..{images}, {of_data}")
-
-
-def _require_answers(
-    config: Config, dataset: Dataset, base: BaseModel, shapes: PyTree
-) -> None:
-    """Checks that the network answers at the positions of the labels, and that no
-    setting changes images without such labels."""
-    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
-    features = jax.eval_shape(base.f_conv, shapes, image)
-    positions = jax.eval_shape(base.head, shapes, features).shape[1:-1]
-    fits = tuple(positions) == tuple(dataset.positions)
-    kind = "for each position" if dataset.positions else "for each image"
-    accepted = f"one with an answer {kind} of {config.dataset}"
-    require("base_model", config.base_model, fits, accepted)
-    if dataset.positions:
-        accepted = f"none with {config.dataset}, whose labels have positions,"
-        for name in ("augmentation", "code_augmentation"):
-            value = getattr(config, name)
-            require(name, value, value == "none", accepted)
-        fits = not isinstance(config.splitting, GroupSplit)
-        require("split", config.split, fits, "image or convolution")
-    if dataset.values:
-        smoothing = config.label_smoothing
-        accepted = f"0 with {config.dataset}, whose labels are values,"
-        require("label_smoothing", smoothing, smoothing == 0, accepted)
-
-
-def _open_folders(config: Config, places: Places, marks: dict[str, str]) -> None:
-    """Makes or takes up the workdir, and the folder that has the base model."""
-    lead = processes.is_lead()
-    if places.base_dir is not None:
+    pipelines = {CODE: pipeline, **rivals}
+    for code, name in [
+        (config.code, CODE),
+        *((x, name_of(x)) for x in config.baselines),
+    ]:
+        if callable(code) and name in pipelines:
+            mark = name if name == CODE else f"baseline_{name}"
+            marks[mark] = fingerprints.of_codes(pipelines[name], shapes)
+    begun = (workdir.CHECKPOINTS, workdir.MEASURED)
+    resumed = any((f / name).exists() for f in folders for name in begun)
+    write = processes.is_lead()
+    if folder and places.base_dir is not None:
         open_workdir(
             places.base_dir,
             config.base.to_flags(),
             places=places._replace(base_dir=None).to_flags(),
-            write=lead,
+            write=write,
             name="base_dir",
         )
-    of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
-    open_workdir(
-        places.workdir,
-        config.to_flags() | of_user,
-        places=places.to_flags(),
-        kernels=lowering.convolutions() if jax.default_backend() == "cpu" else "",
-        write=lead,
+    if folder:
+        of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
+        flags = config.to_flags() | of_user
+        open_workdir(places.workdir, flags, places=places.to_flags(), write=write)
+    return Experiment(
+        config=config,
+        folder=folder,
+        base_folder=base_folder,
+        dataset=dataset,
+        uncoded=uncoded,
+        pipelines=pipelines,
+        start=start,
+        variables=placement.put_replicated(mesh, own.variables) if own else None,
+        fingerprints=marks,
+        resumed=resumed,
+        started=started,
     )
+
+
+def _require_data(
+    config: Config, dataset: Dataset, base: BaseModel, shapes: PyTree
+) -> None:
+    """Checks settings against the data set: the numbers of examples, the positions that
+    have answers, and that no setting changes images without such labels."""
+    images, name = len(dataset.train.labels), config.dataset
+    used, examples = config.train_images or images, "images"
+    most = used
+    if isinstance(config.splitting, GroupSplit):
+        most, examples = -(-used // config.k), "groups"
+    base_size = regime_of(config, BASE).batch_size
+    for setting, value, largest, kind in (
+        ("train_images", used, images, "images"),
+        ("batch_size", config.batch_size, most, examples),
+        ("base_batch_size", base_size, images, "images"),
+    ):
+        accepted = f"1..{largest}, the training {kind} of {name},"
+        require(setting, value, value <= largest, accepted)
+    image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
+    features = jax.eval_shape(base.f_conv, shapes, image)
+    positions = jax.eval_shape(base.head, shapes, features).shape[1:-1]
+    accepted = f"one with an answer for each label of {name}"
+    fits = positions == dataset.positions
+    require("base_model", config.base_model, fits, accepted)
+    choices: dict[str, tuple] = {}
+    if dataset.positions:  # which would have to be changed alike
+        choices = {"augmentation": ("none",), "code_augmentation": ("none",)}
+        choices["split"] = ("image", "convolution")
+    if dataset.values:
+        choices["label_smoothing"] = (0,)
+    for setting, known in choices.items():
+        value, accepted = getattr(config, setting), " or ".join(map(str, known))
+        require(setting, value, value in known, f"{accepted} with labels of {name}")

@@ -19,8 +19,8 @@ from coded_jax.data.user_data import collect, require_dataset, require_split
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import fingerprints, workdir
+from coded_jax.runs.build import as_arrays
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.runs.own_model import as_arrays
 from coded_jax.runs.phases import train_code, training_arrays, watching
 from coded_jax.training import exact_targets, tasks
 from coded_jax.training.config import TrainConfig, require_patterns

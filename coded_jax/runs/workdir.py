@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import tempfile
+import textwrap
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from absl import logging
 
 from coded_jax.checks import require
 from coded_jax.runs.config import RETIRED, Config
@@ -24,8 +24,6 @@ MADE = (CHECKPOINTS, MEASURED, RESULTS)
 """Shows, each by itself, that a run was begun in a folder."""
 EXTENT = ("baselines", "seeds", "tried", "keep_measured")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
-KERNELS = "# convolutions: "
-MOST_SHOWN = 4  # settings that differ, in an error
 BASELINE_MARK = "fingerprint_of_baseline_"
 """Begins the flags that tell the functions of baselines apart. One may be added or left
 out, but is never another function of the same name: its checkpoints are kept."""
@@ -57,21 +55,15 @@ class Places(NamedTuple):
 
     def to_flags(self) -> dict[str, str]:
         """Returns `{flag name: text}` of what is not None, without the workdir."""
-        folders = {"data_dir": self.data_dir, "base_dir": self.base_dir}
-        flags = {
-            name: str(absolute(path, name))
-            for name, path in folders.items()
-            if path is not None
-        }
+        flags = {}
+        for name in ("data_dir", "base_dir"):
+            if (path := getattr(self, name)) is not None:
+                flags[name] = str(absolute(path, name))
         if self.devices is not None:
             flags["devices"] = str(self.devices)
         if self.mesh is not None:
             flags["mesh"] = f"{self.mesh[0]}x{self.mesh[1]}"
         return flags
-
-
-PLACES = Places._fields
-"""Names of the flags."""
 
 
 def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
@@ -80,9 +72,9 @@ def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
     Raises:
       ValueError: it is no path, or the empty string, which would be the current folder.
     """
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise ValueError(f"{name}: {path!r} given, the path of a folder accepted")
-    return Path(path).expanduser().absolute()
+    fits = isinstance(path, str | os.PathLike) and bool(os.fspath(path))
+    require(name, path, fits, "the path of a folder")
+    return Path(path or "").expanduser().absolute()
 
 
 def open_workdir(
@@ -90,7 +82,6 @@ def open_workdir(
     flags: dict[str, str],
     *,
     places: dict[str, str] | None = None,
-    kernels: str = "",
     write: bool = True,
     name: str = "workdir",
 ) -> Path:
@@ -101,8 +92,6 @@ def open_workdir(
       flags: `{flag name: text}`, all that fix the run and no other; those of `EXTENT`
         may differ from what the folder was made with, and take its place.
       places: flags of where it runs; recorded, but free to change.
-      kernels: what computes convolutions, see `lowering.convolutions`; recorded, and
-        free to change, but the numbers then differ in rounding.
       write: whether this process, of several, makes the folder and the file.
       name: of the argument that the path was given as, for errors.
 
@@ -116,53 +105,34 @@ def open_workdir(
     if write:
         make_folder(folder, name)
     before = read_flags(folder)
-    if before is None and any((folder / made).exists() for made in MADE):
-        raise ValueError(
-            f"{name}: {str(path)!r} holds a run without {FLAGS}; "
-            "an empty or new folder is accepted"
-        )
-    changed = before is None
-    if before is not None:
+    if before is None:
+        begun = any((folder / made).exists() for made in MADE)
+        accepted = f"an empty or new folder, since this one has a run without {FLAGS},"
+        require(name, str(path), not begun, accepted)
+    else:
         marks = {f: text for f, text in before.items() if f.startswith(BASELINE_MARK)}
         flags = marks | flags
         # A setting that is younger than the folder had today's default then.
         defaults = {f: x for f, x in Config().to_flags().items() if f in flags}
-        earlier = defaults | before
-        differing = {
-            flag
-            for flag in earlier.keys() | flags.keys()
-            if earlier.get(flag) != flags.get(flag)
-        }
-        added = {f for f in differing - earlier.keys() if f.startswith(BASELINE_MARK)}
+        before = defaults | before
+        free = {f for f in flags if f.startswith(BASELINE_MARK) and f not in before}
         pairs = [
-            f"{flag}={earlier.get(flag, 'unset')} there and "
+            f"{flag}={before.get(flag, 'unset')} there and "
             f"{flags.get(flag, 'unset')} now"
-            for flag in sorted(differing - added - {*EXTENT})
+            for flag in sorted((before.keys() | flags.keys()) - free - {*EXTENT})
+            if before.get(flag) != flags.get(flag)
         ]
-        if len(pairs) > MOST_SHOWN:
-            pairs[MOST_SHOWN:] = [f"{len(pairs) - MOST_SHOWN} more"]
         if pairs:
+            differences = textwrap.shorten(", ".join(pairs), 300, placeholder=" ...")
             raise ValueError(
-                f"{name}: {str(path)!r} was made with other settings "
-                f"({', '.join(pairs)}); "
+                f"{name}: {str(path)!r} was made with other settings ({differences}); "
                 f"the same ones resume it, or give another {name}"
             )
-        changed = bool(differing)
-        for line in (folder / FLAGS).read_text().splitlines():
-            if line.startswith(KERNELS) and line != KERNELS + kernels and kernels:
-                logging.warning(
-                    "%s: begun with convolutions of %s, goes on with those of %s: its "
-                    "numbers are the same up to rounding",
-                    folder,
-                    line.removeprefix(KERNELS),
-                    kernels,
-                )
-    if write and changed:
-        lines = ["# " + " ".join(f"{x}=={y}" for x, y in versions().items())]
-        lines += [KERNELS + kernels] if kernels else []
+    if write and flags != before:
+        packages = " ".join(f"{x}=={y}" for x, y in versions().items())
         # The absolute path: valid from any current folder.
-        flags = {"workdir": str(folder), **(places or {}), **flags}
-        lines += [f"--{name}={text}" for name, text in flags.items()]
+        recorded = {"workdir": str(folder), **(places or {}), **flags}
+        lines = [f"# {packages}", *(f"--{f}={text}" for f, text in recorded.items())]
         write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
     return folder
 
@@ -193,12 +163,12 @@ def read_flags(folder: Path) -> dict[str, str] | None:
         lines = (folder / FLAGS).read_text().splitlines()
     except FileNotFoundError:
         return None
-    pairs = (line[2:].partition("=") for line in lines if line.startswith("--"))
+    pairs = (line[2:].split("=", 1) for line in lines if line.startswith("--"))
     retired = {(name, str(value)) for name, value in RETIRED.items()}
     return {
         name: value
-        for name, _, value in pairs
-        if name not in PLACES and (name, value) not in retired
+        for name, value in pairs
+        if name not in Places._fields and (name, value) not in retired
     }
 
 
@@ -210,11 +180,6 @@ def phase_of(name: str, seed: int) -> str:
 def checkpoint_folder(folder: Path, phase: str) -> Path:
     """Returns the folder of the checkpoints of one phase."""
     return folder / CHECKPOINTS / phase
-
-
-def measured_file(folder: Path, phase: str, losses: str) -> Path:
-    """Returns the file of what is measured of one phase's code under these losses."""
-    return folder / MEASURED / f"{phase}_{losses}.json"
 
 
 def copy_checkpoints(source: Path, folder: Path, phase: str) -> None:
@@ -239,12 +204,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     unfinished.replace(path)
 
 
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    """Writes `results.json`, whose layout "Files of a run" in `docs/guides/train.md`
-    gives."""
-    write_atomically(folder / RESULTS, json.dumps(results, indent=1) + "\n")
-
-
 def read_results(folder: Path) -> dict[str, Any]:
     """Reads `results.json`.
 
@@ -252,10 +211,9 @@ def read_results(folder: Path) -> dict[str, Any]:
       ValueError: the folder holds no finished run.
     """
     results: Any = None
-    try:
+    # Else told below.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
         results = json.loads((folder / RESULTS).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        pass  # told below
     finished = isinstance(results, dict) and "config" in results
     accepted = f"a folder with the {RESULTS} of a finished run"
     require("workdir", os.fspath(folder), finished, accepted)

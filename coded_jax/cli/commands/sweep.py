@@ -197,9 +197,9 @@ def _run_waiting(
         row = progress.begin("cells", len(waiting))
         for result in _run_cells(waiting, sweep, progress):
             ended[result.cell.name] = result
-            progress.advance(row)
+            progress.advance(row.id)
             text = f"{len(ended)}/{len(sweep.cells)} {_result_text(result)}"
-            if progress.disable and (left := progress.tasks[0].time_remaining):
+            if progress.disable and (left := row.time_remaining):
                 text += f", about {duration_text(left)} left"
             console.print(text, highlight=False, soft_wrap=True)
             sweeps.write(sweep, in_order())
