@@ -99,25 +99,18 @@ def run(
             for name, pipeline in pipelines.items()
         }
         del arrays
-        measured = measurements.measure_codes(experiment, base.params, codes, watch)
-    spent = {name: sum(seed.seconds for seed in codes[name]) for name in codes}
-    seconds = {BASE: base.seconds, **spent, "evaluation": measured.seconds}
-    # The wall time of former processes is not known, but that of their steps is.
-    whole = time.perf_counter() - experiment.started
-    seconds["total"] = sum(seconds.values()) if experiment.resumed else whole
+        accuracy, measured = measurements.measure_codes(
+            experiment, base.params, codes, watch
+        )
     start_up = {
         "preparation": begun - experiment.started,
         "compilation": sum(compiling),
     }
+    timing = results.timing(experiment, base, codes, measured, start_up)
     content = results.content(
-        experiment,
-        base,
-        codes,
-        measured,
-        seconds=seconds,
-        start_up=start_up,
-        command=command,
+        experiment, base, codes, accuracy, measured, command=command
     )
+    content["timing"] = timing
     if experiment.folder and processes.is_lead():
         text = json.dumps(content, indent=1) + "\n"
         write_atomically(experiment.folder / RESULTS, text)

@@ -69,58 +69,46 @@ def load(
         fields["code"] = code
     fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
     config = Config.from_json(fields)
-    image_shape, classes = tuple(results["image_shape"]), results["classes"]
-    own = config.base_model == OWN
-    given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
-    if own:
+    shape, classes = tuple(results["image_shape"]), results["classes"]
+    mean, std = (value and tuple(value) for value in results["normalisation"].values())
+    frozen, build = None, _build_once
+    if config.base_model == OWN:
+        build = build_pipeline
         if base is not None:
             require_type("base", base, BaseModel, "a BaseModel")
             fits = blocks is head is None
             require("blocks, head", (blocks, head), fits, "none with base")
             blocks, head = base.blocks, base.head
         if blocks is None or head is None:
-            raise ValueError(
-                "base: None given, the CNN of the run as a BaseModel, or by blocks= "
-                "and head=, accepted"
-            )
-        stored = read_variables(folder) if variables is None else variables
-        if stored is None:
-            raise ValueError(
-                "variables: None given, those of the run accepted, which its workdir "
-                "could not store"
-            )
-        base, frozen = own_base(
-            blocks,
-            head,
-            stored,
-            image_shape,
-            classes,
-            positions=tuple(results.get("positions", ())),
-        )
-        current = fingerprints.of_network(base, frozen, image_shape)
-        _require_same(results, current, folder)
+            accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
+            raise ValueError(f"base: None given, {accepted} accepted")
+        if variables is None:
+            variables = read_variables(folder)
+        accepted = "those of the run, which its workdir could not store,"
+        require("variables", variables, variables is not None, accepted)
+        positions = tuple(results.get("positions", ()))
+        base, frozen = own_base(blocks, head, variables, shape, classes, positions)
+        _require_same(results, fingerprints.of_network(base, frozen, shape), folder)
     else:
+        given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
         for name, value in given.items():
             accepted = f"none for a run of {config.base_model}"
             require(name, type(value).__name__, value is None, accepted)
-    mean, std = (value and tuple(value) for value in results["normalisation"].values())
-    build = build_pipeline if own else _build_once
     pipeline = build(
         config,
-        image_shape,
+        shape,
         classes,
         mean=mean,
         std=std,
         mesh=make_mesh(config.n, devices, mesh),
         base=base,
-    )
-    pipeline = pipeline.with_values(results.get("values", False))
-    if not own:
-        init = lambda key: pipeline.base.init(key, image_shape, classes)
+    ).with_values(results.get("values", False))
+    if frozen is None:
+        init = lambda key: pipeline.base.init(key, shape, classes)
         frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)
     if callable(config.code):
-        current = {"code": fingerprints.of_codes(pipeline, frozen)}
-        _require_same(results, current, folder)
+        mark = fingerprints.of_codes(pipeline, frozen)
+        _require_same(results, {"code": mark}, folder)
     params = best_params(folder, results, CODE, regime_of(config, CODE), pipeline.init)
     frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
     return CodedModel(pipeline, frozen, params, results)

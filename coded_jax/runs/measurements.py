@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,29 +36,11 @@ class Measured(NamedTuple):
     Attributes:
       patterns: the accuracy under each pattern.
       confidence: as of `confidence.study`; empty where it is not studied.
-      seconds: that they took.
+      seconds: that they took, perhaps in a former process.
     """
 
     patterns: list[PatternAccuracy]
     confidence: dict[str, Any]
-    seconds: float
-
-
-class MeasuredCodes(NamedTuple):
-    """Measurements on the test split or, of a search, on the validation part.
-
-    Attributes:
-      base_accuracy: of the base model.
-      outcomes: of every code and seed, for every pattern.
-      confidence: of each code, see `confidence.mean_over_seeds`.
-      others: `{losses: outcomes}` of `Config.other_stage_losses`.
-      seconds: that they took, in former processes, too.
-    """
-
-    base_accuracy: float
-    outcomes: dict[str, list[list[PatternAccuracy]]]
-    confidence: dict[str, dict[str, Any]]
-    others: dict[str, dict[str, list[list[PatternAccuracy]]]]
     seconds: float
 
 
@@ -68,12 +49,16 @@ def measure_codes(
     frozen: PyTree,
     codes: dict[str, list[Fitted]],
     watch: Watch,
-) -> MeasuredCodes:
+) -> tuple[float, dict[str, dict[str, list[Measured]]]]:
     """Tries every pattern with the code and with each baseline, for every seed.
 
     What a former process has measured is taken from the workdir, unless
     `keep_measured` is off or the code has uncommitted changes. The confidence of
     classes is studied under the run's own losses alone.
+
+    Returns:
+      The base model's accuracy on the part that is evaluated, and measurements of the
+      seeds by losses and name of the code.
 
     Raises:
       Interrupted: the run was asked to stop.
@@ -81,92 +66,66 @@ def measure_codes(
     """
     config, inputs = experiment.config, experiment.examples
     patterns = erasures.patterns_up_to(config.n, config.most_tried)
-    part = inputs.validation if config.evaluated == "validation" else inputs.test
+    splits = (inputs.validation, getattr(inputs, config.evaluated))
     mesh = experiment.pipeline.mesh
-    splits = (inputs.validation, part)
-    arrays = [array for split in splits for array in (split.images, split.labels)]
     validation, scored = (tasks.device_arrays(mesh, split) for split in splits)
-    of_all = None
-    if experiment.folder:
-        of_all = _digest(experiment, [*arrays, *jax.tree.leaves(frozen)])
+    circumstances = describe_circumstances(experiment)
+    folder = experiment.folder
+    # Either all processes look for what is kept, or none.
+    if processes.any_process(circumstances is None) or circumstances is None:
+        folder, circumstances = None, []
+    if folder:
+        arrays = [array for split in splits for array in (split.images, split.labels)]
+        arrays += jax.tree.leaves(frozen)
+        circumstances = [fingerprints.digest(circumstances, arrays), str(patterns)]
     kinds = (config.stage_losses, *config.other_stage_losses)
-    bar = watch.table.begin("evaluation", len(kinds) * sum(map(len, codes.values())))
-    outcomes = {losses: {name: [] for name in codes} for losses in kinds}
-    studies = {name: [] for name in codes}
-    seconds = 0.0
     every = [
-        (name, seed, losses)
+        (losses, name, seed)
         for name, seeds in codes.items()
         for seed in range(len(seeds))
         for losses in kinds
     ]
-    for ready, (name, seed, losses) in enumerate(every, 1):
+    row = watch.table.begin("evaluation", len(every))
+    measured = {losses: {name: [] for name in codes} for losses in kinds}
+    for ready, (losses, name, seed) in enumerate(every, 1):
         params = codes[name][seed].params
-        studied = losses == config.stage_losses
+        code = TrainedPipeline(experiment.pipelines[name], frozen, params)
         file, digest, kept = None, "", None
-        if of_all is not None and experiment.folder:
+        if folder:
             phase = workdir.phase_of(name, seed)
-            file = experiment.folder / workdir.MEASURED / f"{phase}_{losses}.json"
+            file = folder / workdir.MEASURED / f"{phase}_{losses}.json"
             function = experiment.fingerprints.get(f"baseline_{name}", "")
-            texts = [of_all, str(patterns), losses, name, function]
+            texts = [*circumstances, losses, name, function]
             digest = fingerprints.digest(texts, jax.tree.leaves(params))
             kept = read(file, digest)
         if processes.any_process(kept is None) or kept is None:
             begun, study = time.perf_counter(), {}
-            code = TrainedPipeline(experiment.pipelines[name], frozen, params)
-            if studied and not experiment.dataset.values:
+            if losses == config.stage_losses and not experiment.dataset.values:
                 accuracies, study = confidence.study(
                     code, validation, scored, patterns, losses
                 )
             else:
                 model = CodedModel(*code)
-                _, accuracies = measure_parts(model, [part], patterns, losses)
+                _, accuracies = measure_parts(model, splits[1:], patterns, losses)
             kept = Measured(accuracies, study, time.perf_counter() - begun)
             if file is not None:
                 write(file, digest, kept)
-        watch.table.update(bar.id, completed=ready)
-        outcomes[losses][name].append(kept.patterns)
-        if studied:
-            studies[name].append(kept.confidence)
-        seconds += kept.seconds
+        measured[losses][name].append(kept)
+        watch.table.update(row.id, completed=ready)
         if processes.any_process(watch.stop()):
             raise Interrupted("stopped in the evaluation, saved up to there")
-    begun = time.perf_counter()
     accuracy = pattern_accuracy.base_accuracy(experiment.pipeline, frozen, scored)
-    return MeasuredCodes(
-        base_accuracy=accuracy,
-        outcomes=outcomes.pop(config.stage_losses),
-        confidence={
-            name: confidence.mean_over_seeds(of_seeds)
-            for name, of_seeds in studies.items()
-        },
-        others=outcomes,
-        seconds=seconds + time.perf_counter() - begun,
-    )
+    return accuracy, measured
 
 
-def _digest(experiment: Experiment, arrays: Sequence[Any]) -> str | None:
-    """Returns the digest of settings, versions, variables and images that kept
-    measurements are found by; None where none are kept, by some process at least."""
-    keeps, circumstances = experiment.config.keep_measured, describe_circumstances()
-    if processes.any_process(not keeps or circumstances is None) or not circumstances:
+def describe_circumstances(experiment: Experiment) -> list[str] | None:
+    """Returns texts of all that measurements depend on beside variables and images:
+    settings, versions, precision, device and kernels; None where nothing is kept, as
+    the settings say or since the code has changes that no commit has."""
+    version, backend = provenance.code_version(), jax.default_backend()
+    if version is None or not experiment.config.keep_measured:
         return None
     settings = experiment.config.to_flags() | experiment.fingerprints
-    texts = [
-        f"{name}={text}"
-        for name, text in settings.items()
-        if name not in workdir.EXTENT and not name.startswith("baseline_")
-    ]
-    return fingerprints.digest([*circumstances, *texts], arrays)
-
-
-def describe_circumstances() -> list[str] | None:
-    """Returns texts of all that measurements depend on beside settings, variables and
-    images: versions, precision, device and kernels; None where the code has changes
-    that no commit has, so that nothing can be kept."""
-    version, backend = provenance.code_version(), jax.default_backend()
-    if version is None:
-        return None
     return [
         version,
         str(workdir.versions()),
@@ -174,6 +133,11 @@ def describe_circumstances() -> list[str] | None:
         str(jax.config.jax_enable_x64),
         f"{backend} {jax.devices()[0].device_kind}",
         lowering.convolutions() if backend == "cpu" else "",
+        *(
+            f"{name}={text}"
+            for name, text in settings.items()
+            if name not in workdir.EXTENT and not name.startswith("baseline_")
+        ),
     ]
 
 

@@ -6,7 +6,8 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +15,14 @@ import numpy as np
 
 from coded_jax.codes import ImageSplit
 from coded_jax.cpu_kernels import lowering
+from coded_jax.evaluation import confidence
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy, summarise
 from coded_jax.inference import costs
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import provenance, workdir
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.runs.measurements import MeasuredCodes
+from coded_jax.runs.measurements import Measured
 from coded_jax.runs.phases import BASE, CODE
 from coded_jax.runs.prepare import Experiment
 from coded_jax.training.loop import Fitted
@@ -30,42 +33,30 @@ def content(
     experiment: Experiment,
     base: Fitted,
     codes: dict[str, list[Fitted]],
-    measured: MeasuredCodes,
-    *,
-    seconds: dict[str, float],
-    start_up: dict[str, float],
+    base_accuracy: float,
+    measured: dict[str, dict[str, list[Measured]]],
     command: str,
 ) -> dict[str, Any]:
-    """Returns the content of `results.json`, in the layout that "Files of a run" in
-    `docs/guides/train.md` gives.
+    """Returns the content of `results.json` but for `timing`, in the layout that "Files
+    of a run" in `docs/guides/train.md` gives.
 
     Args:
       experiment: that has run.
       base: the base model.
       codes: the code, as `"code"`, and each baseline by name, for every seed.
-      measured: their measurements.
-      seconds: of each phase.
-      start_up: seconds of checks and data before it, and of compilation within it.
+      base_accuracy, measured: see `measurements.measure_codes`.
       command: that ran it.
     """
     config, dataset = experiment.config, experiment.dataset
-    pipeline, frozen = experiment.pipeline, base.params
-    mesh = pipeline.mesh
+    mesh, frozen = experiment.pipeline.mesh, base.params
     devices = mesh.devices.flatten().tolist() if mesh else jax.devices()[:1]
     on_cpu = jax.default_backend() == "cpu"
-    height, width, channels = dataset.image_shape
-    input_shape = (height * pipeline.images_per_input, width, channels)
-    stages = costs.stage_costs(pipeline, frozen, input_shape)
-    first = pipeline.stages[0].plan
-    outcomes, studies = measured.outcomes, measured.confidence
+    numbers = {losses: _mapped(_numbers, of) for losses, of in measured.items()}
+    outcomes = numbers.pop(config.stage_losses)
     rivals = {name: seeds for name, seeds in outcomes.items() if name != CODE}
-    seeds = codes[CODE]
-    trained_seconds = sum(fitted.seconds for fitted in seeds)
-    images = sum(fitted.steps for fitted in seeds) * config.batch_size
-    images_per_second = None
-    if trained_seconds:
-        images_per_second = images * pipeline.images_per_input / trained_seconds
-    rounded = lambda times: {name: round(value, 2) for name, value in times.items()}
+    studies = _mapped(_confidence, measured[config.stage_losses])
+    several = {name: seeds for name, seeds in outcomes.items() if len(seeds) > 1}
+    kind = {"positions": dataset.positions, "values": dataset.values}
     return {
         "config": config.to_json(),
         "command": command,
@@ -79,85 +70,118 @@ def content(
             "processes": jax.process_count(),
         },
         "seed": config.seed,
-        "steps": {
-            BASE: base.steps,
-            **{name: fitted[0].steps for name, fitted in codes.items()},
-        },
+        "steps": {BASE: base.steps} | _mapped(lambda seeds: seeds[0].steps, codes),
         "dataset": config.dataset,
         "image_shape": dataset.image_shape,
         "classes": dataset.classes,
-        **({"positions": dataset.positions} if dataset.positions else {}),
-        **({"values": True} if dataset.values else {}),
+        **{name: value for name, value in kind.items() if value},
         "normalisation": {"mean": dataset.mean, "std": dataset.std},
         "fingerprints": experiment.fingerprints,
         "base": {
             "validation_accuracy": base.score,
-            f"{config.evaluated}_accuracy": float(measured.base_accuracy),
+            f"{config.evaluated}_accuracy": float(base_accuracy),
             "numbers": sum(x.size for x in jax.tree.leaves(frozen)),
         },
-        "code": {"validation_accuracy": [fitted.score for fitted in seeds]},
-        "split": {
-            "k": config.k,
-            "r": config.r,
-            "grid": first.grid,
-            "piece_shape": first.piece_shape,
-            "work_fraction": round(costs.work_fraction(stages), 4),
-            "coded_fraction": round(costs.coded_fraction(stages), 4),
-            "stages": [
-                {
-                    "blocks": stage.blocks,
-                    "grid": stage.plan.grid,
-                    "piece_shape": stage.plan.piece_shape,
-                    "share_shape": stage.plan.share_shape,
-                    "work_fraction": round(stage.plan.work_fraction, 4),
-                }
-                for stage in stages
-                if stage.plan
-            ],
-        },
-        "costs": {
-            name: costs.cost_of(coded, frozen, dataset.image_shape).to_json()
-            for name, coded in experiment.pipelines.items()
-        },
+        "code": {"validation_accuracy": [fitted.score for fitted in codes[CODE]]},
+        "split": _split(experiment, frozen),
+        "costs": _mapped(
+            lambda x: costs.cost_of(x, frozen, dataset.image_shape).to_json(),
+            experiment.pipelines,
+        ),
         **_exact_rival(experiment, frozen),
-        "recovery": {
-            name: {
-                "systematic": coded.stages[0].code.systematic,
-                "suffices": coded.stages[0].code.quorum.name,
-                "answers_always": coded.stages[0].code.traits.answers_always,
-            }
-            for name, coded in experiment.pipelines.items()
-        },
+        "recovery": _mapped(_recovery, experiment.pipelines),
         "patterns": _patterns(outcomes[CODE]),
-        "patterns_of_baselines": {
-            name: _patterns(of_seeds) for name, of_seeds in rivals.items()
-        },
+        "patterns_of_baselines": _mapped(_patterns, rivals),
         "summary": summarise(outcomes[CODE]),
-        "baselines": {name: summarise(of_seeds) for name, of_seeds in rivals.items()},
-        "seeds": {
-            name: [summarise([one]) for one in of_seeds]
-            for name, of_seeds in outcomes.items()
-            if len(of_seeds) > 1
-        },
-        "other_stage_losses": {
-            losses: {name: summarise(of_seeds) for name, of_seeds in others.items()}
-            for losses, others in measured.others.items()
-        },
-        "confidence": studies[CODE],
-        "confidence_of_baselines": {
-            name: {
-                lost: {key: value for key, value in fields.items() if key != "curve"}
-                for lost, fields in studies[name].items()
+        "baselines": _mapped(summarise, rivals),
+        "seeds": _mapped(lambda seeds: [summarise([x]) for x in seeds], several),
+        "other_stage_losses": _mapped(lambda of: _mapped(summarise, of), numbers),
+        "confidence": studies.pop(CODE),
+        "confidence_of_baselines": _mapped(_without_curves, studies),
+    }
+
+
+def timing(
+    experiment: Experiment,
+    base: Fitted,
+    codes: dict[str, list[Fitted]],
+    measured: dict[str, dict[str, list[Measured]]],
+    start_up: dict[str, float],
+) -> dict[str, Any]:
+    """Returns the `timing` of `results.json`, in seconds.
+
+    Args:
+      experiment, base, codes, measured: as of `content`.
+      start_up: of checks and data before the run, and of compilation within it.
+    """
+    seconds = {BASE: base.seconds}
+    seconds |= _mapped(lambda seeds: sum(seed.seconds for seed in seeds), codes)
+    of_codes = (seeds for by_name in measured.values() for seeds in by_name.values())
+    seconds["evaluation"] = sum(x.seconds for seeds in of_codes for x in seeds)
+    # The wall time of former processes is not known, but that of their steps is.
+    whole = time.perf_counter() - experiment.started
+    seconds["total"] = sum(seconds.values()) if experiment.resumed else whole
+    steps = sum(fitted.steps for fitted in codes[CODE])
+    images = steps * experiment.config.batch_size * experiment.pipeline.images_per_input
+    trained = seconds[CODE]
+    return {
+        "resumed": experiment.resumed,
+        "train_images_per_second": round(images / trained, 1) if trained else None,
+        "seconds": _mapped(lambda value: round(value, 2), seconds),
+        "start_up": _mapped(lambda value: round(value, 2), start_up),
+    }
+
+
+def _mapped(f: Callable[[Any], Any], by_name: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: f(value) for name, value in by_name.items()}
+
+
+def _numbers(seeds: Sequence[Measured]) -> list[list[PatternAccuracy]]:
+    return [seed.patterns for seed in seeds]
+
+
+def _confidence(seeds: Sequence[Measured]) -> dict[str, Any]:
+    return confidence.mean_over_seeds([seed.confidence for seed in seeds])
+
+
+def _without_curves(study: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return _mapped(lambda of: {x: y for x, y in of.items() if x != "curve"}, study)
+
+
+def _recovery(pipeline: Pipeline) -> dict[str, Any]:
+    code = pipeline.stages[0].code
+    return {
+        "systematic": code.systematic,
+        "suffices": code.quorum.name,
+        "answers_always": code.traits.answers_always,
+    }
+
+
+def _split(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
+    """Returns `split`: sizes of the pieces, of the first coded stage and of each."""
+    pipeline = experiment.pipeline
+    height, width, channels = experiment.dataset.image_shape
+    shape = (height * pipeline.images_per_input, width, channels)
+    stages = costs.stage_costs(pipeline, frozen, shape)
+    first = pipeline.stages[0].plan
+    return {
+        "k": pipeline.k,
+        "r": pipeline.r,
+        "grid": first.grid,
+        "piece_shape": first.piece_shape,
+        "work_fraction": round(costs.work_fraction(stages), 4),
+        "coded_fraction": round(costs.coded_fraction(stages), 4),
+        "stages": [
+            {
+                "blocks": stage.blocks,
+                "grid": stage.plan.grid,
+                "piece_shape": stage.plan.piece_shape,
+                "share_shape": stage.plan.share_shape,
+                "work_fraction": round(stage.plan.work_fraction, 4),
             }
-            for name in rivals
-        },
-        "timing": {
-            "resumed": experiment.resumed,
-            "train_images_per_second": images_per_second
-            and round(images_per_second, 1),
-            "seconds": rounded(seconds),
-            "start_up": rounded(start_up),
-        },
+            for stage in stages
+            if stage.plan
+        ],
     }
 
 
@@ -193,8 +217,8 @@ def _patterns(seeds: Sequence[Sequence[PatternAccuracy]]) -> list[dict[str, Any]
     records = []
     for of_seeds in zip(*seeds, strict=True):
         means = np.mean([outcome[1:] for outcome in of_seeds], axis=0)
-        values = [of_seeds[0].lost, *map(float, means)]
-        record: dict[str, Any] = dict(zip(PatternAccuracy._fields, values, strict=True))
+        outcome = PatternAccuracy(of_seeds[0].lost, *means.tolist())
+        record: dict[str, Any] = outcome._asdict()
         for name in ("mean_iou", "psnr"):
             if math.isnan(record[name]):  # of other answers
                 del record[name]

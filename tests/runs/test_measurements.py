@@ -38,20 +38,23 @@ def test_what_is_kept_is_read_as_it_was(tmp_path):
         measurements.write(file, "abc", MEASURED)
 
 
+def circumstances(keep=True):
+    experiment = SimpleNamespace(config=Config(keep_measured=keep), fingerprints={})
+    return measurements.describe_circumstances(experiment)
+
+
 def test_another_precision_or_version_is_another_circumstance(monkeypatch):
     monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
-    before = measurements.describe_circumstances()
-    assert measurements.describe_circumstances() == before
+    before = circumstances()
+    assert circumstances() == before
     with jax.default_matmul_precision("bfloat16"):
-        assert measurements.describe_circumstances() != before
+        assert circumstances() != before
     monkeypatch.setattr(provenance, "code_version", lambda: "0.2 abc")
-    assert measurements.describe_circumstances() not in (before, None)
+    assert circumstances() not in (before, None)
     monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
-    assert measurements.describe_circumstances() is None
+    assert circumstances() is None
 
 
-def test_nothing_is_kept_where_it_is_switched_off():
-    digest_of = lambda keep: measurements._digest(
-        SimpleNamespace(config=Config(keep_measured=keep), fingerprints={}), []
-    )
-    assert digest_of(True) is not None and digest_of(False) is None
+def test_nothing_is_kept_where_it_is_switched_off(monkeypatch):
+    monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
+    assert circumstances() is not None and circumstances(keep=False) is None
