@@ -242,37 +242,35 @@ def write(sweep: Sweep, results: Sequence[CellResult]) -> None:
       OSError: the folder cannot be written to.
     """
     table = [row for result in results for row in rows(result)]
-    known = {name for row in table for name in row}
-    measured = [name for name in OF_IMAGES if name in known]
-    names = [*COLUMNS, *measured, *sorted(known - {*COLUMNS, *measured})]
-    complete = [{name: row.get(name) for name in names} for row in table]
+    known = {column for row in table for column in row}
+    measured = [column for column in OF_IMAGES if column in known]
+    columns = [*COLUMNS, *measured, *sorted(known - {*COLUMNS, *measured})]
+    complete = [{column: row.get(column) for column in columns} for row in table]
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(complete)
     done = [result.results for result in results if result.results is not None]
-    flags = {name: " ".join(values) for name, values in sweep.vary.items()}
-    origin = {
+    flags = {flag: " ".join(values) for flag, values in sweep.vary.items()}
+    made = {
         "command": sweep.command,
         "provenance": provenance.collect(sweep.command, flags),
         "versions": workdir.versions(),
         "machine": {"cores": os.cpu_count()},
-    }
-    if done:  # this process may have computed nothing
-        origin["provenance"]["hardware"] = done[0]["provenance"]["hardware"]
-        origin |= {name: done[0][name] for name in ("versions", "machine")}
-    made = {
-        **origin,
         "vary": dict(sweep.vary),
         "variants": list(sweep.variants),
         "cells": [cell.name for cell in sweep.cells],
         "failed": {x.cell.name: x.error for x in results if x.error},
         "seconds": round(sum(map(seconds, done)), 1),
     }
+    if done:  # this process may have computed nothing
+        first = done[0]
+        made["provenance"]["hardware"] = first["provenance"]["hardware"]
+        made |= {"versions": first["versions"], "machine": first["machine"]}
     files = {
         f"{TABLE}.jsonl": "".join(json.dumps(row) + "\n" for row in complete),
         f"{TABLE}.csv": text.getvalue(),
         SWEEP: json.dumps(made, indent=1) + "\n",
     }
-    for name, content in files.items():
-        workdir.write_atomically(sweep.folder / name, content)
+    for file, content in files.items():
+        workdir.write_atomically(sweep.folder / file, content)

@@ -22,7 +22,7 @@ from coded_jax.runs import fingerprints, workdir
 from coded_jax.runs.build import as_arrays
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.phases import train_code, training_arrays, watching
-from coded_jax.training import exact_targets, tasks
+from coded_jax.training import exact_targets
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.types import Dataset, PyTree, Split
 
@@ -81,10 +81,7 @@ def train(
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total, size = len(inputs.train.labels), config.batch_size
     require("batch_size", size, size <= total, f"1..{total}, the training inputs,")
-    if pipeline.learns:
-        arrays = training_arrays(pipeline, frozen, inputs, config)
-    else:
-        arrays = tasks.device_arrays(pipeline.mesh, inputs.train)
+    arrays = training_arrays(pipeline, frozen, inputs, config, pipeline.learns)
     if pipeline.nonnegative:
         exact_targets.require_nonnegative(pipeline, frozen, arrays["images"])
     folder = None if workdir is None else _open(workdir, model, dataset, config)
