@@ -3,27 +3,39 @@
 An operation with kernel `q`, dilation `d`, stride `s` and low padding `p` maps the
 output interval `[a, b)` to the input interval `[a*s - p, (b-1)*s - p + (q-1)*d + 1)`.
 Composing these maps along the jaxpr gives the interval of the image that an interval
-of the features depends on. `rules` and `window_rules` hold the map of every primitive;
-one that has none, mixes positions or tells them apart is refused by name.
+of the features depends on. `rules` holds the map of every primitive; one that has none,
+mixes positions or tells them apart is refused by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from coded_jax.checks import first_line
 from coded_jax.splitting.constants import (
     ELEMENTWISE,
+    all_ends,
     params_without_sizes,
     through_constants,
+    trace_literal,
 )
-from coded_jax.splitting.flattening import BATCH, Flat, trace_flat
-from coded_jax.splitting.resizes import Weights, resize_of, same_weights
+from coded_jax.splitting.flattening import (
+    BATCH,
+    Flat,
+    needed,
+    read,
+    run,
+    trace_flat,
+    variables_among,
+)
+from coded_jax.splitting.resizes import Rearranged, Weights
 from coded_jax.splitting.rules import ALIGNED, LOOPS, through_features
 from coded_jax.splitting.traces import (
     Constant,
@@ -32,15 +44,16 @@ from coded_jax.splitting.traces import (
     Operands,
     Refusal,
     digest_of,
-    trace_constant,
 )
-from coded_jax.splitting.window_rules import index_digest
 from coded_jax.types import PyTree
 
 WAY_OUT = "move it to the head, or end f_conv before it"
 WAY_OUT_OF_PLATFORMS = (
     "or, if all platforms compute the same, use splitting.platform_specialised"
 )
+MAX_COMPUTED = 2**24
+"""Largest array that is computed to know a constant: the matrix of a resize of 2,896
+rows to twice as many."""
 
 
 class Analysis(NamedTuple):
@@ -59,13 +72,13 @@ class Analysis(NamedTuple):
     features: tuple[int, int, int]
     digest: int
     operations: tuple[tuple[str, int], ...]
-    weights: tuple[Weights, ...] = ()
+    weights: tuple[Weights, ...]
 
     def differs_from(self, other: Analysis) -> str | None:
         """Returns the first operation that differs, None if the functions are alike."""
         if self.digest == other.digest:
-            same = same_weights(self.weights, other.weights)
-            return None if same else "'dot_general' of a resize"
+            same = map(Weights.same, self.weights, other.weights)
+            return None if all(same) else "'dot_general' of a resize"
         for pair in itertools.zip_longest(self.operations, other.operations):
             if pair[0] != pair[1]:
                 return (pair[0] or pair[1])[0]
@@ -112,28 +125,24 @@ def analyse(
             operation = f"{name!r} of {types}{where}"
             text = f"f_conv: operation {operation} {why}: {way_out}"
             raise ValueError(text) from None
-        origin = next(t for t in operands if isinstance(t, Feature))
-        if name == "transpose":
-            layout = origin.transposed(eqn.params["permutation"])
-            traced = [dataclasses.replace(feature, digest=origin.digest, layout=layout)]
-        elif name == "dot_general" and (resize := resize_of(eqn, operands)):
-            # Rows and columns may be resized in either order, which is chosen by their
-            # sizes. So digests are added, and where the axes are counts as a
-            # transposition.
-            axis, shape = origin.axes.index(resize.axis), eqn.outvars[0].aval.shape
-            size = _relative_sizes(shape, feature, image_shape)[axis - 1]
-            own = digest_of("resize", axis, size, resize.digest)
-            operations.append((f"{name!r}{where}", own))
-            weights[axis - 1].append(resize.weights)
-            digest, layout = origin.digest + own, origin.transposed(resize.order)
-            traced = [dataclasses.replace(feature, digest=digest, layout=layout)]
-        else:
-            traced = []
-            for i in range(len(eqn.outvars)):
-                digest = _digest(eqn, i, operands, feature, image_shape)
+        origin, own = next(t for t in operands if isinstance(t, Feature)), feature.own
+        feature = dataclasses.replace(feature, layout=None, own=None)
+        if isinstance(own, Rearranged):
+            digest = origin.digest
+            if own.resize:
+                weights[own.along].append(own.resize.weights)
+                digest += digest_of("resize", own.along, own.resize.digest)
                 operations.append((f"{name!r}{where}", digest))
-                traced.append(dataclasses.replace(feature, digest=digest))
-        traces.update(zip(eqn.outvars, traced, strict=True))
+            before = origin.layout or range(len(own.order))
+            layout = tuple(before[axis] for axis in own.order)
+            layout = None if layout == (*sorted(layout),) else layout
+            feature = dataclasses.replace(feature, layout=layout)
+            digests = [digest]
+        else:
+            digests = _digests(eqn, operands, feature, own, image_shape)
+            operations += [(f"{name!r}{where}", digest) for digest in digests]
+        for v, digest in zip(eqn.outvars, digests, strict=True):
+            traces[v] = dataclasses.replace(feature, digest=digest)
     shapes = [v.aval.shape for v in flat.results]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise ValueError(
@@ -157,70 +166,84 @@ def analyse(
     )
 
 
-def _relative_sizes(
-    shape: tuple[int, ...], feature: Feature, image_shape: tuple[int, int, int]
-) -> list[Any]:
-    """Returns rows and columns of a feature beyond those of the image over its stride.
-
-    Pieces are shorter by multiples of the stride; so must all layers be.
-    """
-    return [
-        shape[axis] * field.stride - size
-        for axis, field, size in zip(
-            feature.axes[1:], feature.fields, image_shape[:2], strict=True
-        )
-    ]
-
-
-def _digest(
+def _digests(
     eqn: Any,
-    index: int,
     operands: Operands,
     feature: Feature,
+    own: Any,
     image_shape: tuple[int, int, int],
-) -> int:
-    """Returns the digest of a result, number `index` of an equation."""
-    name, shape = eqn.primitive.name, eqn.outvars[index].aval.shape
-    digests, others = [t.digest for t in operands], []
-    if name == "gather" and isinstance(operands[1], Constant):
-        digests[1] = index_digest(operands[1])
+) -> list[int]:
+    """Returns the digest of each result of an equation; arguments as of `Feature`."""
+    name, features = eqn.primitive.name, [t for t in operands if isinstance(t, Feature)]
+    constants, sizes = [t.digest for t in operands if isinstance(t, Constant)], []
+    if own is not None:
+        constants = own
     elif name not in ELEMENTWISE:  # where constants have the features' shape
         # So have those of `ALIGNED`, but along the channels.
-        axes = next(t.axes for t in operands if isinstance(t, Feature))
-        same = set(axes) if name in ALIGNED else set()
-        others = [
+        same = set(features[0].axes) if name in ALIGNED else set()
+        sizes = [
             [size for axis, size in enumerate(v.aval.shape) if axis not in same]
             for v, t in zip(eqn.invars, operands, strict=True)
             if isinstance(t, Constant)
         ]
-    return digest_of(
-        name,
-        index,
+    common = (
         params_without_sizes(eqn.params),
-        [size for axis, size in enumerate(shape) if axis not in feature.axes],
-        _relative_sizes(shape, feature, image_shape),
         feature.axes,
         feature.fields,
-        others,
-        digests,
-        [t.layout for t in operands if isinstance(t, Feature)],
+        sizes,
+        constants,
+        [isinstance(t, Feature) for t in operands],
+        [(t.digest, t.layout) for t in features],
     )
+    digests = []
+    for i, v in enumerate(eqn.outvars):
+        shape = v.aval.shape
+        channels = [n for axis, n in enumerate(shape) if axis not in feature.axes]
+        # Pieces are shorter by multiples of the stride; so must all layers be.
+        ends = [
+            shape[axis] * field.stride - size
+            for axis, field, size in zip(
+                feature.axes[1:], feature.fields, image_shape[:2], strict=True
+            )
+        ]
+        digests.append(digest_of(name, i, common, channels, ends))
+    return digests
 
 
 def trace_constants(flat: Flat) -> dict[Any, Any]:
     """Returns the traces of what does not depend on the image, by its variable."""
-    traces: dict[Any, Any] = {
-        v: trace_constant(v.aval, i) for i, v in enumerate(flat.weights)
-    }
-    constants = zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True)
-    traces |= {v: trace_constant(value) for v, value in constants}
+    traces: dict[Any, Any] = {}
+    for i, v in enumerate(flat.weights):
+        traces[v] = Constant(all_ends(v.aval.shape), digest_of(i, v.aval.shape))
+    for v, value in zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True):
+        traces[v] = trace_literal(value)
     for eqn in flat.constant:
         operands = [trace_of(atom, traces) for atom in eqn.invars]
         outputs = through_constants(eqn, operands)
         traces.update(zip(eqn.outvars, outputs, strict=True))
+    for v, trace in traces.items():
+        value = functools.partial(_value_of, flat, v)
+        traces[v] = dataclasses.replace(trace, value=value)
     return traces
+
+
+def _value_of(flat: Flat, variable: Any) -> np.ndarray | None:
+    """Computes a constant; None where it depends on the variables, or is a large one,
+    or random."""
+    eqns = needed(flat.constant, [variable])
+    atoms = {variable, *variables_among(v for eqn in eqns for v in eqn.invars)}
+    values = dict(zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True))
+    if not atoms.isdisjoint(flat.weights) or any(
+        v.aval.size > MAX_COMPUTED or not isinstance(v.aval.dtype, np.dtype)
+        for v in atoms
+    ):
+        return None
+    with jax.ensure_compile_time_eval():
+        run(eqns, values)
+    value = read(variable, values)
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
 def trace_of(atom: Any, traces: dict[Any, Any]) -> Any:
     """Returns the trace of a variable or of a literal."""
-    return trace_constant(atom.val) if hasattr(atom, "val") else traces[atom]
+    return trace_literal(atom.val) if hasattr(atom, "val") else traces[atom]

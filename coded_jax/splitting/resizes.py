@@ -7,12 +7,12 @@ every position, but for the borders, each output sees the inputs around it alone
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.splitting.traces import Constant, Feature, Window, digest_of, windows
+from coded_jax.splitting.traces import Window, digest_of, windows
 
 EPS = float(np.finfo(np.float32).eps)
 LEAST_ROUNDED = 16
@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     """Weights of a window, with their rounding.
 
     Attributes:
-      values: by output and offset.
+      values: by output and input, of those from the first one in the window on.
       tolerance: what a value may be off.
       sums: by output, with what was taken for 0.
       sum_tolerance: what a sum may be off: where the position that weights are computed
@@ -45,114 +45,96 @@ class Weights(NamedTuple):
         """Returns those of some outputs."""
         return self._replace(values=self.values[outputs], sums=self.sums[outputs])
 
-    def alike(self) -> bool:
-        """Returns whether all outputs have the same weights, but for rounding."""
+    def same(self, other: Weights) -> bool:
+        """Returns whether other weights are the same, but for rounding."""
+        if self.values.shape != other.values.shape:
+            return False
+        off, sums_off = self.values - other.values, self.sums - other.sums
         return bool(
-            np.ptp(self.values, axis=0).max() <= 2 * self.tolerance
-            and np.ptp(self.sums) <= 2 * self.sum_tolerance
+            np.abs(off).max() <= self.tolerance + other.tolerance
+            and np.abs(sums_off).max() <= self.sum_tolerance + other.sum_tolerance
         )
 
 
 class Resize(NamedTuple):
-    """A product of a feature with a matrix that is the same window at every position.
+    """A matrix that is the same window at every position.
 
     Attributes:
-      axis: of the feature, which is resized.
-      order: axis `order[i]` of the feature is axis i of the result.
       steps: the window, see `traces.windows`.
       weights: of an output of each phase and of those at either border.
       digest: of the window, whatever the size and the weights.
     """
 
-    axis: int
-    order: tuple[int, ...]
     steps: list[Window]
     weights: Weights
     digest: int
 
 
-def resize_of(eqn: Any, traces: Sequence[Any]) -> Resize | None:
-    """Returns the resize that a `dot_general` computes; None if it is no resize.
+class Rearranged(NamedTuple):
+    """A transposition, or a resize, which may be one, too.
 
-    Args:
-      eqn: the equation.
-      traces: those of its operands.
+    Rows and columns may be resized in either order, which is chosen by their sizes. So
+    digests of resizes are added, and where the axes are counts as a transposition.
+
+    Attributes:
+      order: axis `order[i]` becomes axis i.
+      along: 0 if rows are resized, 1 for columns.
+      resize: None of a mere transposition.
     """
-    which = 0 if isinstance(traces[0], Feature) else 1
-    feature, constant = traces[which], traces[1 - which]
-    contracted, batched = eqn.params["dimension_numbers"]
-    (axis, *more), own = contracted[which], contracted[1 - which]
-    if (
-        not isinstance(constant, Constant)
-        or constant.value is None
-        or len(eqn.invars[1 - which].aval.shape) != 2
-        or more
-        or batched[0]
-        or axis not in feature.axes[1:]
-    ):
-        return None
-    band = _band_of(np.moveaxis(constant.value(), own[0], 0))
-    kept = [a for a in range(len(eqn.invars[which].aval.shape)) if a != axis]
-    order = [axis, *kept] if which else [*kept, axis]
-    return Resize(axis, tuple(order), *band) if band else None
+
+    order: tuple[int, ...]
+    along: int = 0
+    resize: Resize | None = None
 
 
-def _band_of(matrix: np.ndarray) -> tuple[list[Window], Weights, int] | None:
-    """Returns the window that a matrix `[inputs, outputs]` is, its weights and its
-    digest; None if it is none, or too small for one."""
+def resize_of(matrix: np.ndarray) -> Resize | None:
+    """Returns the resize that a matrix `[inputs, outputs]` is; None if it is none, or
+    too small for one."""
     inputs, outputs = matrix.shape
     common = math.gcd(inputs, outputs)
     gap, stride = outputs // common, inputs // common
-    exact = matrix.astype(np.float64)
-    sizes = np.abs(exact)
-    largest, total = sizes.max(initial=0), sizes.sum(0).max(initial=0)
+    sizes = np.abs(matrix)
+    largest, totals = float(sizes.max(initial=0)), sizes.sum(0, dtype=np.float64)
     zero = EPS * max(inputs, LEAST_ROUNDED) * largest
     # Weights are computed in float32, and rounded again if they are of float16.
-    own = float(np.finfo(matrix.dtype).eps) if matrix.dtype.kind == "f" else 0.0
+    is_real = jnp.issubdtype(matrix.dtype, jnp.floating)
+    own = float(jnp.finfo(matrix.dtype).eps) if is_real else 0.0
     own = own if own > EPS else 0.0
-    if not (sizes > zero).any():
-        return None
     # Input i stands at i gap, output p at p stride.
-    offsets = np.arange(inputs)[:, None] * gap - np.arange(outputs) * stride
-    inner = offsets[sizes > zero]
-    first, last = int(inner.min()), int(inner.max())
-    # The one input next to the window at either side may have a weight that is 0 but
-    # for rounding, as a position may be rounded into the window of this input.
-    beyond = (offsets < first - gap) | (offsets > last + gap)
-    if np.where(beyond, sizes, 0).sum(0).max() > FEW * EPS * largest:
+    i, p = np.nonzero(sizes > zero)
+    if not len(i):
         return None
-    kernel = last - first + 1
+    offsets = i * gap - p * stride
+    first, last = int(offsets.min()), int(offsets.max())
     places = np.arange(outputs) * stride
     low, high = places + first < 0, places + last > (inputs - 1) * gap
     inside = np.flatnonzero(~low & ~high)
-    phases = [inside[inside % gap == phase] for phase in range(gap)]
-    # Of every output the weights by their offsets, 0 where there is no input.
-    at, rest = np.divmod(places[:, None] + np.arange(first, last + 1), gap)
-    there = (rest == 0) & (at >= 0) & (at < inputs)
-    values = np.where(sizes > zero, exact, 0.0)
-    values = values[np.where(there, at, 0), np.arange(outputs)[:, None]]
-    weights = Weights(
-        values=np.where(there, values, 0.0),
-        tolerance=float(zero + own * largest),
-        sums=exact.sum(0),
-        sum_tolerance=float((FEW * EPS + own) * total),
-    )
-    if not all(len(phase) and weights.of_outputs(phase).alike() for phase in phases):
+    if len(inside) < gap:  # not every phase has an output
         return None
-    shown = [np.flatnonzero(low), [p[0] for p in phases], np.flatnonzero(high)]
-    padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
-    return (
-        windows(inputs, kernel, stride, padding=padding, gap=gap),
-        weights.of_outputs(np.concatenate(shown)),
-        digest_of(gap, stride, first, kernel, int(low.sum()), int(high.sum())),
+    # The one input next to the window at either side may have a weight that is 0 but
+    # for rounding, as a position may be rounded into the window of this input.
+    span = np.arange(-1, (last - first) // gap + 3)
+    at = -(-(places + first) // gap)[:, None] + span
+    there = (at >= 0) & (at < inputs) & (at * gap - places[:, None] <= last + gap)
+    values = matrix[np.where(there, at, 0), np.arange(outputs)[:, None]]
+    values = np.where(there, values.astype(np.float64), 0.0)
+    if (totals - np.abs(values).sum(1)).max() > FEW * EPS * largest:
+        return None
+    weights = Weights(
+        values=np.where(np.abs(values) > zero, values, 0.0),
+        tolerance=float(zero + own * largest),
+        sums=matrix.sum(0, dtype=np.float64),
+        sum_tolerance=float((FEW * EPS + own) * totals.max()),
     )
-
-
-def same_weights(one: Sequence[Weights], other: Sequence[Weights]) -> bool:
-    """Returns whether the weights of resizes are the same, but for rounding."""
-    return len(one) == len(other) and all(
-        a.values.shape == b.values.shape
-        and np.abs(a.values - b.values).max() <= a.tolerance + b.tolerance
-        and np.abs(a.sums - b.sums).max() <= a.sum_tolerance + b.sum_tolerance
-        for a, b in zip(one, other, strict=True)
+    phases = inside[:gap]
+    of_phase = inside[0] + (inside - inside[0]) % gap
+    if not weights.of_outputs(inside).same(weights.of_outputs(of_phase)):
+        return None
+    shown = np.concatenate([np.flatnonzero(low), phases, np.flatnonzero(high)])
+    kernel = last - first + 1
+    padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
+    return Resize(
+        windows(inputs, kernel, stride, padding=padding, gap=gap),
+        weights.of_outputs(shown),
+        digest_of(gap, stride, first, kernel, int(low.sum()), int(high.sum())),
     )

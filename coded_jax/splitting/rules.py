@@ -2,11 +2,12 @@
 
 A rule says where the axes and the field of the feature go, or raises `Refusal` where
 positions are mixed or told apart. Channels may be mixed at will. A primitive without a
-rule is refused. These see one position at a time; `window_rules` has the others.
+rule is refused.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,18 @@ import numpy as np
 from coded_jax.splitting.constants import (
     ELEMENTWISE,
     axes_after,
-    regrouped,
+    begins_of_reshape,
+    windows_of_operation,
 )
-from coded_jax.splitting.resizes import resize_of
+from coded_jax.splitting.resizes import Rearranged, resize_of
 from coded_jax.splitting.traces import (
     Constant,
+    Ends,
     Feature,
     Operands,
     Refusal,
     Window,
+    join_ends,
     join_fields,
     repeated,
     windows,
@@ -71,37 +75,37 @@ def through_features(eqn: Any, traces: Operands) -> Feature:
 
 
 @rule(*ELEMENTWISE)
-def join_features(eqn: Any, traces: Operands) -> Feature:
+def _join(eqn: Any, traces: Operands) -> Feature:
     """Joins operands of one shape, or scalars, position by position."""
     features = [t for t in traces if isinstance(t, Feature)]
-    first = features[0]
+    axes = features[0].axes
     if len({f.axes for f in features}) > 1:
         raise Refusal("joins features with rows and columns on different axes")
-    constants = [t for t in traces if isinstance(t, Constant)]
-    for axis, name, last in zip(
-        first.axes, ("batch", "rows", "columns"), (None, *first.last), strict=True
-    ):
-        if any(axis in constant.varying for constant in constants):
-            raise Refusal(
-                f"joins the image with a constant that varies along the {name} "
-                "(position embedding, mask, random numbers)"
-            )
-        # The padding of an average is left out of the count just where it is left out
-        # of the sum, in a piece as in the image, but only if the windows are the same.
-        if any(constant.border.get(axis, last) != last for constant in constants):
-            raise Refusal(
-                f"joins the image with a constant that varies at the borders of the "
-                f"{name}, since it went through padding that the image did not"
-            )
     rows, columns = map(join_fields, zip(*(f.fields for f in features), strict=True))
-    last_rows, last_columns = (
-        own if all(f.last[i] == own for f in features) else None
-        for i, own in enumerate(first.last)
-    )
-    return Feature(first.axes, (rows, columns), (last_rows, last_columns))
+    of_rows, of_columns = map(join_ends, zip(*(f.ends for f in features), strict=True))
+    for axis, name, ends in zip(
+        axes, ("batch", "rows", "columns"), ((0, 0), of_rows, of_columns), strict=True
+    ):
+        for constant in traces:
+            if isinstance(constant, Constant):
+                _require_constant_along(name, constant.ends.get(axis, (0, 0)), ends)
+    return Feature(axes, (rows, columns), (of_rows, of_columns))
 
 
-def sole_feature(traces: Operands, what: str = "a second operand") -> Feature:
+def _require_constant_along(name: str, ends: Ends, of_features: Ends) -> None:
+    """Refuses a constant that is not the same where features are far from padding.
+
+    As the padding of an average is left out of the count just where it is left out of
+    the sum: what padding has had a part in, a piece has right at the same places only.
+    """
+    if any(own > most for own, most in zip(ends, of_features, strict=True)):
+        raise Refusal(
+            f"joins the image with a constant that varies along the {name} (position "
+            "embedding, mask, random numbers), or went through more padding"
+        )
+
+
+def _sole_feature(traces: Operands, what: str = "a second operand") -> Feature:
     """Returns the first operand, which alone may depend on the image.
 
     Raises:
@@ -113,7 +117,7 @@ def sole_feature(traces: Operands, what: str = "a second operand") -> Feature:
     return first
 
 
-def join_reduced(eqn: Any, traces: Operands) -> Feature:
+def _join_reduced(eqn: Any, traces: Operands) -> Feature:
     """Joins the operands of a reduction, which has as many results.
 
     Further operands are its initial values, and constants.
@@ -121,10 +125,10 @@ def join_reduced(eqn: Any, traces: Operands) -> Feature:
     count = len(eqn.outvars)
     if not all(isinstance(t, Feature) == (i < count) for i, t in enumerate(traces)):
         raise Refusal("takes a constant together with the image")
-    return join_features(eqn, traces[:count])
+    return _join(eqn, traces[:count])
 
 
-def axis_names(feature: Feature, axes: set[int]) -> str:
+def _axis_names(feature: Feature, axes: set[int]) -> str:
     """Names axes of the array for messages: as "rows and columns"."""
     kinds = ("batch", "rows", "columns")
     held = [n for n, axis in zip(kinds, feature.axes, strict=True) if axis in axes]
@@ -148,59 +152,60 @@ GONE = {
 operand."""
 
 
-@rule("stack", "transpose", *GONE)
+@rule("stack", *GONE)
 def _move_axes(eqn: Any, traces: Operands) -> Feature:
     name = eqn.primitive.name
-    join = join_features if name == "stack" else join_reduced
+    join = _join if name == "stack" else _join_reduced
     feature, to = join(eqn, traces), axes_after(eqn)
     lost = set(feature.axes) - set(to)
     if feature.axes[0] in lost and name in REDUCTIONS:
         raise Refusal("reduces over the batch (batch norm in training mode?)")
     if lost:
-        raise Refusal(GONE[name].format(axis_names(feature, lost)))
+        raise Refusal(GONE[name].format(_axis_names(feature, lost)))
     return feature.remap_axes(to)
+
+
+@rule("transpose")
+def _transpose(eqn: Any, traces: Operands) -> Feature:
+    feature = _sole_feature(traces)
+    own = Rearranged(eqn.params["permutation"])
+    return dataclasses.replace(feature.remap_axes(axes_after(eqn)), own=own)
 
 
 @rule("reshape")
 def _reshape(eqn: Any, traces: Operands) -> Feature:
     """Keeps rows and columns; or makes channels of them, or them of channels, where
     each new position has the channels of one, or the other way round."""
-    feature = sole_feature(traces)
+    feature = _sole_feature(traces)
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    if before == after:
-        return feature
     to = axes_after(eqn)
+    lost, begins = set(feature.axes) - set(to), begins_of_reshape(before, after)
     steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
-    lost = set(feature.axes) - set(to)
     for axis in lost:
-        size, new_size = before[axis], 0
-        for old, new in regrouped(before, after):
-            if axis == old[0] and len({*old} & {*feature.axes}) == 1:
-                to[axis], new_size = new[0], after[new[0]]
+        size, new_size = before[axis], after[begins[axis]] if axis in begins else 0
         if (
             axis == feature.axes[0]
             or not new_size
             or max(size, new_size) % min(size, new_size)
         ):
-            names = axis_names(feature, lost)
+            names = _axis_names(feature, lost)
             raise Refusal(f"merges or splits {names} (flatten, patches)")
         if new_size > size:
             steps[axis] = repeated(size, new_size // size)
         else:
             block = size // new_size
             steps[axis] = windows(size, block, block)
-    feature = feature.through(steps[feature.axes[1]], steps[feature.axes[2]])
-    return feature.remap_axes(to)
+    feature = feature.through(*(steps[axis] for axis in feature.axes[1:]))
+    return feature.remap_axes(begins | to)
 
 
 @rule("concatenate cumlogsumexp cummax cummin cumprod cumsum rev sort split top_k")
 def _along_channels(eqn: Any, traces: Operands) -> Feature:
-    feature, params = join_features(eqn, traces), eqn.params
+    feature, params = _join(eqn, traces), eqn.params
     last = len(eqn.invars[0].aval.shape) - 1
     keys = ("dimensions", "dimension", "axis", "axes")
     axes = next((params[key] for key in keys if key in params), last)
-    held = axis_names(feature, set(np.atleast_1d(axes).tolist()))
-    if held:
+    if held := _axis_names(feature, set(np.atleast_1d(axes).tolist())):
         hints = {"rev": "reflect padding?", "concatenate": "wrap or edge padding?"}
         hint = hints.get(eqn.primitive.name, "which mixes positions")
         raise Refusal(f"works along {held} ({hint})")
@@ -215,23 +220,131 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
     feature, constant = traces[which], traces[1 - which]
     assert isinstance(feature, Feature) and isinstance(constant, Constant)
     contracted, batched = eqn.params["dimension_numbers"]
-    if resize := resize_of(eqn, traces):
-        steps = [resize.steps if a == resize.axis else [] for a in feature.axes]
-        to = {axis: i for i, axis in enumerate(resize.order)}
-        return feature.through(*steps[1:]).remap_axes(to)
-    mixed = axis_names(feature, set(contracted[which]))
-    if mixed:
-        raise Refusal(f"sums over {mixed} (a dense layer over positions, or a resize)")
-    partners = dict(zip(batched[which], batched[1 - which], strict=True))
-    for axis in feature.axes:
-        if partners.get(axis) in constant.varying | set(constant.border):
-            raise Refusal("multiplies each position by a weight of its own")
     # Output: batch axes, then the free axes of the left, then those of the right.
     free = [
-        [a for a in range(len(v.aval.shape)) if a not in (*contracted[i], *batched[i])]
+        [a for a in range(v.aval.ndim) if a not in (*contracted[i], *batched[i])]
         for i, v in enumerate(eqn.invars)
     ]
-    before = len(batched[0]) + (len(free[0]) if which else 0)
+    begin = len(batched[0]) + (len(free[0]) if which else 0)
     to = {axis: i for i, axis in enumerate(batched[which])}
-    to.update((axis, before + i) for i, axis in enumerate(free[which]))
+    to.update((axis, begin + i) for i, axis in enumerate(free[which]))
+    partners = dict(zip(batched[which], batched[1 - which], strict=True))
+    if any(partners.get(axis) in constant.ends for axis in feature.axes):
+        raise Refusal("multiplies each position by a weight of its own")
+    if held := _axis_names(feature, set(contracted[which])):
+        matrix = None
+        if sum(map(len, (*contracted, *batched, free[1 - which]))) == 3:
+            matrix = constant.value()
+        (axis, *_), (into, *_) = contracted[which], contracted[1 - which]
+        resize = None if matrix is None else resize_of(np.moveaxis(matrix, into, 0))
+        if resize is None or axis == feature.axes[0]:
+            raise Refusal(
+                f"sums over {held} (a dense layer over positions, or a resize)"
+            )
+        to[axis] = 0 if which else len(free[0])
+        order = tuple(sorted(to, key=to.__getitem__))
+        own = Rearranged(order, feature.axes[1:].index(axis), resize)
+        steps = (resize.steps if a == axis else [] for a in feature.axes[1:])
+        feature = dataclasses.replace(feature.through(*steps), own=own)
     return feature.remap_axes(to)
+
+
+@rule("conv_general_dilated pad reduce_window reduce_window_max reduce_window_min")
+@rule("reduce_window_sum slice")
+def _move_window(eqn: Any, traces: Operands) -> Feature:
+    name, params = eqn.primitive.name, eqn.params
+    to, windows_along = windows_of_operation(eqn)
+    if name == "conv_general_dilated":
+        feature, numbers = (
+            _sole_feature(traces, "a kernel"),
+            params["dimension_numbers"],
+        )
+        batch, channels, *_ = numbers.lhs_spec
+        if feature.axes[0] != batch or channels in feature.axes:
+            raise Refusal("takes rows, columns or batch for channels")
+        if params["batch_group_count"] != 1:
+            raise Refusal("groups the batch")
+    else:
+        feature = _join_reduced(eqn, traces)
+        if windows_along[feature.axes[0]] and name == "slice":
+            raise Refusal("takes a part of the batch (edge padding?)")
+        if windows_along[feature.axes[0]]:
+            raise Refusal("has a window or padding over the batch")
+    _, rows, columns = feature.axes
+    return feature.through(windows_along[rows], windows_along[columns]).remap_axes(to)
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(eqn: Any, traces: Operands) -> Feature:
+    feature, sizes = _sole_feature(traces, "an index"), eqn.params["slice_sizes"]
+    cut = {a for a in feature.axes if sizes[a] != eqn.invars[0].aval.shape[a]}
+    if cut:
+        names = _axis_names(feature, cut)
+        raise Refusal(f"takes a part of {names} by computed indices")
+    return feature
+
+
+@rule("gather")
+def _gather(eqn: Any, traces: Operands) -> Feature:
+    """Takes channels; or rows and columns by indices that repeat all of them, or are
+    evenly spaced, as before jax 0.8 those of `x[:, ::2, ::2]`."""
+    feature, numbers = (
+        _sole_feature(traces, "an index"),
+        eqn.params["dimension_numbers"],
+    )
+    shape, sizes = eqn.invars[0].aval.shape, eqn.params["slice_sizes"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = [axis for axis in range(len(shape)) if axis not in gone]
+    to = dict(zip(kept, numbers.offset_dims, strict=True))
+    indexed = {axis for axis in feature.axes if sizes[axis] != shape[axis]}
+    if set(feature.axes) - set(to) - indexed:
+        raise Refusal("drops rows or columns, or takes a diagonal")
+    if not indexed:
+        return feature.remap_axes(to)
+    constant, refusal = traces[1], f"indexes {_axis_names(feature, indexed)} (resize?)"
+    assert isinstance(constant, Constant)
+    indices = constant.value()
+    possible = {*feature.axes[1:]} & {*numbers.start_index_map} - set(to)
+    if indices is None or numbers.operand_batching_dims or indexed - possible:
+        raise Refusal(refusal)
+    # What is left of the axes of the indices, but the last, fills the other axes.
+    places = [
+        a for a in range(eqn.outvars[0].aval.ndim) if a not in numbers.offset_dims
+    ]
+    steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
+    own, taken = [], []
+    for number, axis in enumerate(numbers.start_index_map):
+        part = indices[..., number].astype(int)
+        along = [i for i in range(part.ndim) if np.ptp(part, axis=i).any()]
+        taken += along
+        if axis in indexed:
+            if len(along) != 1:
+                raise Refusal(refusal)
+            line = np.moveaxis(part, along[0], 0).reshape(part.shape[along[0]], -1)[
+                :, 0
+            ]
+            found = _windows_of_indices(line, shape[axis])
+            if found is None:
+                raise Refusal(refusal)
+            to[axis], steps[axis] = places[along[0]], found
+            own.append((axis, int(line[0]), [window[1:] for window in found]))
+    if len(set(taken)) < len(taken):
+        raise Refusal("takes a diagonal over rows, columns or channels")
+    feature = feature.through(*(steps[axis] for axis in feature.axes[1:]))
+    if len(own) < len(numbers.start_index_map):  # channels, too
+        return feature.remap_axes(to)
+    return dataclasses.replace(feature.remap_axes(to), own=own)
+
+
+def _windows_of_indices(line: np.ndarray, size: int) -> list[Window] | None:
+    """Returns the windows that take evenly spaced positions, or repeat all of them;
+    None if other ones are taken."""
+    factor = len(line) // size
+    if factor > 1 and np.array_equal(line, np.repeat(np.arange(size), factor)):
+        return repeated(size, factor)
+    start, stride, last = int(line[0]), int(line[1] - line[0]), int(line[-1])
+    if start < 0 or stride < 1 or last >= size or (np.diff(line) != stride).any():
+        return None
+    # A stride may skip some positions at the end, as a slice would.
+    end = min(size, last + stride)
+    return windows(size, stride=stride, padding=(-start, end - size))

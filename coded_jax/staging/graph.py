@@ -253,7 +253,9 @@ def make_graph(flat: Flat, trace_more: Callable[[], Flat | None]) -> Graph:
             trace = output if fields else _goes_on(eqn, v, traces)
             traces[v] = None
             if isinstance(trace, Feature) and origin is not None:
-                traces[v] = dataclasses.replace(trace, fields=(Field(), Field()))
+                traces[v] = dataclasses.replace(
+                    trace, fields=(Field(), Field()), own=None
+                )
                 places[v] = _place(v, trace, origin, fields)
         operations.append(Operation(eqn, reads, flops, fields, obstacle))
     # What no splittable operation needs comes last.

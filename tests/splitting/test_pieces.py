@@ -30,6 +30,10 @@ NETWORKS = {
     "average of true pixels": lambda x: nn.avg_pool(
         conv(x), (3, 3), (2, 2), "SAME", count_include_pad=False
     ),
+    "true pixels of fewer windows": lambda x: conv(
+        conv(conv(x)) * nn.avg_pool(jnp.ones_like(x), (3, 3), padding="SAME")
+    ),
+    "channel shuffle": lambda x: conv(shuffled(conv(x, maps=4)), seed=1),
     "up and down": lambda x: conv(
         x + conv(doubled(conv(x, stride=(2, 2), seed=1), x), seed=2)
     ),
@@ -45,6 +49,14 @@ NETWORKS = {
     ),
     "loop of fixed length": lambda x: lax.fori_loop(0, 3, lambda _, x: conv(x), x),
 }
+
+
+def shuffled(x):
+    """Shuffles channels that come first, as of ShuffleNet."""
+    x = x.transpose(0, 3, 1, 2)
+    batch, maps, rows, columns = x.shape
+    x = x.reshape(batch, 2, maps // 2, rows, columns).swapaxes(1, 2)
+    return x.reshape(batch, maps, rows, columns).transpose(0, 2, 3, 1)
 
 
 def doubled(x, like):
