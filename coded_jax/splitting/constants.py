@@ -19,7 +19,6 @@ from coded_jax.splitting.traces import (
     Window,
     digest_of,
     join_ends,
-    windows,
 )
 
 ELEMENTWISE = frozenset(
@@ -96,8 +95,8 @@ def axes_kept_by_reshape(
     return kept
 
 
-def windows_of_operation(eqn: Any) -> tuple[dict[int, int], dict[int, list[Window]]]:
-    """Returns input axis -> output axis, and input axis -> windows, of an operation.
+def windows_of_operation(eqn: Any) -> tuple[dict[int, int], dict[int, Window]]:
+    """Returns input axis -> output axis, and input axis -> window, of an operation.
 
     A convolution has no windows along batch and channels.
     """
@@ -125,17 +124,12 @@ def windows_of_operation(eqn: Any) -> tuple[dict[int, int], dict[int, list[Windo
             kernel = params["window_dimensions"]
             strides, padding = params["window_strides"], params["padding"]
             dilation, gaps = params["window_dilation"], params["base_dilation"]
-    return to, {
-        axis: windows(
-            shape[axis],
-            kernel=int(kernel[i]),
-            stride=int(strides[i]),
-            dilation=int(dilation[i]),
-            padding=(int(padding[i][0]), int(padding[i][1])),
-            gap=int(gaps[i]),
-        )
-        for i, axis in enumerate(axes)
-    }
+    low, high = zip(*padding, strict=True)
+    found = {}
+    for i, axis in enumerate(axes):
+        sizes = (shape[axis], kernel[i], strides[i], dilation[i], low[i], high[i])
+        found[axis] = Window._make(map(int, (*sizes, gaps[i])))
+    return to, found
 
 
 def trace_literal(value: Any) -> Constant:
@@ -195,12 +189,12 @@ def _ends_after(eqn: Any, traces: Sequence[Constant]) -> dict[int, Ends] | None:
     if name in ("pad", "reduce_window_sum", "reduce_window_max", "reduce_window_min"):
         # The same window of equal values: only padding makes a difference.
         after = {}
-        for axis, steps in windows_of_operation(eqn)[1].items():
+        for axis, window in windows_of_operation(eqn)[1].items():
+            if window.gap > 1:
+                return None
             ends = traces[0].ends.get(axis, (0, 0))
-            for window in steps:
-                if window.gap > 1:
-                    return None
-                ends = window.ends(ends)
+            for step in window.steps():
+                ends = step.ends(ends)
             if any(ends):
                 after[axis] = ends
         return after

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.splitting.traces import Window, digest_of, windows
+from coded_jax.splitting.traces import Window, digest_of
 
 EPS = float(np.finfo(np.float32).eps)
 LEAST_ROUNDED = 16
@@ -60,12 +60,12 @@ class Resize(NamedTuple):
     """A matrix that is the same window at every position.
 
     Attributes:
-      steps: the window, see `traces.windows`.
+      window: along rows or columns.
       weights: of an output of each phase and of those at either border.
       digest: of the window, whatever the size and the weights.
     """
 
-    steps: list[Window]
+    window: Window
     weights: Weights
     digest: int
 
@@ -107,8 +107,9 @@ def resize_of(matrix: np.ndarray) -> Resize | None:
     offsets = i * gap - p * stride
     first, last = int(offsets.min()), int(offsets.max())
     places = np.arange(outputs) * stride
-    low, high = places + first < 0, places + last > (inputs - 1) * gap
-    inside = np.flatnonzero(~low & ~high)
+    at_low = int((places + first < 0).sum())
+    at_high = int((places + last > (inputs - 1) * gap).sum())
+    inside = np.arange(at_low, outputs - at_high)
     if len(inside) < gap:  # not every phase has an output
         return None
     # The one input next to the window at either side may have a weight that is 0 but
@@ -126,15 +127,14 @@ def resize_of(matrix: np.ndarray) -> Resize | None:
         sums=matrix.sum(0, dtype=np.float64),
         sum_tolerance=float((FEW * EPS + own) * totals.max()),
     )
-    phases = inside[:gap]
     of_phase = inside[0] + (inside - inside[0]) % gap
     if not weights.of_outputs(inside).same(weights.of_outputs(of_phase)):
         return None
-    shown = np.concatenate([np.flatnonzero(low), phases, np.flatnonzero(high)])
+    shown = np.r_[:at_low, inside[:gap], outputs - at_high : outputs]
     kernel = last - first + 1
-    padding = (-first, (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first)
+    high = (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first
     return Resize(
-        windows(inputs, kernel, stride, padding=padding, gap=gap),
+        Window(inputs, kernel, stride, low=-first, high=high, gap=gap),
         weights.of_outputs(shown),
-        digest_of(gap, stride, first, kernel, int(low.sum()), int(high.sum())),
+        digest_of(gap, stride, first, kernel, at_low, at_high),
     )

@@ -30,7 +30,6 @@ from coded_jax.splitting.traces import (
     join_ends,
     join_fields,
     repeated,
-    windows,
 )
 
 Rule = Callable[[Any, Operands], Feature]
@@ -180,7 +179,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     to = axes_after(eqn)
     lost, begins = set(feature.axes) - set(to), begins_of_reshape(before, after)
-    steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
+    along = {}
     for axis in lost:
         size, new_size = before[axis], after[begins[axis]] if axis in begins else 0
         if (
@@ -190,13 +189,11 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
         ):
             names = _axis_names(feature, lost)
             raise Refusal(f"merges or splits {names} (flatten, patches)")
+        block = size // new_size
+        along[axis] = Window(size, kernel=block, stride=block)
         if new_size > size:
-            steps[axis] = repeated(size, new_size // size)
-        else:
-            block = size // new_size
-            steps[axis] = windows(size, block, block)
-    feature = feature.through(*(steps[axis] for axis in feature.axes[1:]))
-    return feature.remap_axes(begins | to)
+            along[axis] = repeated(size, new_size // size)
+    return feature.through(along, begins | to)
 
 
 @rule("concatenate cumlogsumexp cummax cummin cumprod cumsum rev sort split top_k")
@@ -244,8 +241,8 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
         to[axis] = 0 if which else len(free[0])
         order = tuple(sorted(to, key=to.__getitem__))
         own = Rearranged(order, feature.axes[1:].index(axis), resize)
-        steps = (resize.steps if a == axis else [] for a in feature.axes[1:])
-        feature = dataclasses.replace(feature.through(*steps), own=own)
+        resized = feature.through({axis: resize.window}, to)
+        return dataclasses.replace(resized, own=own)
     return feature.remap_axes(to)
 
 
@@ -266,12 +263,11 @@ def _move_window(eqn: Any, traces: Operands) -> Feature:
             raise Refusal("groups the batch")
     else:
         feature = _join_reduced(eqn, traces)
-        if windows_along[feature.axes[0]] and name == "slice":
-            raise Refusal("takes a part of the batch (edge padding?)")
-        if windows_along[feature.axes[0]]:
+        if any(windows_along[feature.axes[0]].steps()):
+            if name == "slice":
+                raise Refusal("takes a part of the batch (edge padding?)")
             raise Refusal("has a window or padding over the batch")
-    _, rows, columns = feature.axes
-    return feature.through(windows_along[rows], windows_along[columns]).remap_axes(to)
+    return feature.through(windows_along, to)
 
 
 @rule("dynamic_slice")
@@ -311,40 +307,39 @@ def _gather(eqn: Any, traces: Operands) -> Feature:
     places = [
         a for a in range(eqn.outvars[0].aval.ndim) if a not in numbers.offset_dims
     ]
-    steps: dict[int, list[Window]] = {axis: [] for axis in feature.axes}
-    own, taken = [], []
+    along, taken = {}, []
     for number, axis in enumerate(numbers.start_index_map):
         part = indices[..., number].astype(int)
-        along = [i for i in range(part.ndim) if np.ptp(part, axis=i).any()]
-        taken += along
+        varying = [i for i in range(part.ndim) if np.ptp(part, axis=i).any()]
+        taken += varying
         if axis in indexed:
-            if len(along) != 1:
+            window = None
+            if len(varying) == 1:
+                line = np.moveaxis(part, varying[0], -1)
+                line = line.reshape(-1, line.shape[-1])[0]
+                window = _window_of_indices(line, shape[axis])
+            if window is None:
                 raise Refusal(refusal)
-            line = np.moveaxis(part, along[0], 0).reshape(part.shape[along[0]], -1)[
-                :, 0
-            ]
-            found = _windows_of_indices(line, shape[axis])
-            if found is None:
-                raise Refusal(refusal)
-            to[axis], steps[axis] = places[along[0]], found
-            own.append((axis, int(line[0]), [window[1:] for window in found]))
+            to[axis], along[axis] = places[varying[0]], window
     if len(set(taken)) < len(taken):
         raise Refusal("takes a diagonal over rows, columns or channels")
-    feature = feature.through(*(steps[axis] for axis in feature.axes[1:]))
-    if len(own) < len(numbers.start_index_map):  # channels, too
-        return feature.remap_axes(to)
-    return dataclasses.replace(feature.remap_axes(to), own=own)
+    if len(along) == len(numbers.start_index_map):  # no channels besides
+        own = [(axis, window[1:]) for axis, window in along.items()]
+        feature = dataclasses.replace(feature, own=own)
+    return feature.through(along, to)
 
 
-def _windows_of_indices(line: np.ndarray, size: int) -> list[Window] | None:
-    """Returns the windows that take evenly spaced positions, or repeat all of them;
+def _window_of_indices(line: np.ndarray, size: int) -> Window | None:
+    """Returns the window that takes evenly spaced positions, or repeats all of them;
     None if other ones are taken."""
     factor = len(line) // size
     if factor > 1 and np.array_equal(line, np.repeat(np.arange(size), factor)):
         return repeated(size, factor)
-    start, stride, last = int(line[0]), int(line[1] - line[0]), int(line[-1])
-    if start < 0 or stride < 1 or last >= size or (np.diff(line) != stride).any():
+    start, last = int(line[0]), int(line[-1])
+    strides = set(np.diff(line).tolist())
+    if len(strides) != 1 or min(strides) < 1 or start < 0 or last >= size:
         return None
+    (stride,) = strides
     # A stride may skip some positions at the end, as a slice would.
-    end = min(size, last + stride)
-    return windows(size, stride=stride, padding=(-start, end - size))
+    high = min(0, last + stride - size)
+    return Window(size, stride=stride, low=-start, high=high)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -24,9 +24,9 @@ Ends = tuple[int, int]
 
 
 class Window(NamedTuple):
-    """A windowed operation along one axis of `size` positions; no padding is < 0.
+    """A windowed operation along one axis of `size` positions; negative padding crops.
 
-    With a gap it is moved over these with zeros between them, and behind the last one.
+    With a gap it is moved over these with zeros between them.
     """
 
     size: int
@@ -37,14 +37,34 @@ class Window(NamedTuple):
     high: int = 0
     gap: int = 1
 
-    def ends(self, before: Ends) -> Ends:
-        """Counts the outputs at either end that see padding, or an input at an end.
+    @property
+    def reach(self) -> int:
+        """Positions from the first to the last that an output sees."""
+        return (self.kernel - 1) * self.dilation + 1
 
-        Args:
-          before: inputs at either end that are not as all others.
+    def steps(self) -> Iterator[Window]:
+        """Yields gaps, a crop, then the window: one or two of them may be missing.
+
+        Gaps of a step stand behind the last position, too, and are cropped again. So
+        each position of what is dilated belongs to one of the input, as at any other
+        layer. A crop counts as a window that needs all that it drops. So it holds at
+        every layer that a position beyond the first or the last would need pixels
+        beyond the image, on which the windows of the pieces rely.
         """
+        size, low, high = self.size * self.gap, self.low, self.high - (self.gap - 1)
+        if self.gap > 1:
+            yield Window(self.size, gap=self.gap)
+        if crop := max(0, -low) + max(0, -high):
+            yield Window(size, kernel=crop + 1)
+        low, high = max(0, low), max(0, high)
+        if (self.kernel, self.stride, low, high) != (1, 1, 0, 0):
+            yield self._replace(size=size - crop, low=low, high=high, gap=1)
+
+    def ends(self, before: Ends) -> Ends:
+        """Counts the outputs of a step at either end that see padding, or an input at
+        an end, of which there are so many before."""
         low, high = before
-        size, reach = self.size * self.gap, (self.kernel - 1) * self.dilation + 1
+        size, reach = self.size * self.gap, self.reach
         outputs = (size + self.low + self.high - reach) // self.stride + 1
         # Output p sees inputs from p * stride - low on.
         first = -(-(low * self.gap + self.low) // self.stride)
@@ -52,43 +72,12 @@ class Window(NamedTuple):
         return first, max(0, outputs - 1 - last)
 
 
-def windows(
-    size: int,
-    kernel: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    padding: Ends = (0, 0),
-    gap: int = 1,
-) -> list[Window]:
-    """Returns the steps of a windowed operation: gaps, a crop, then the window.
-
-    Gaps stand behind the last position, too, and are cropped again. So each position of
-    what is dilated belongs to one of the input, as at any other layer.
-
-    Negative padding crops. A crop counts as a window that needs all that it drops. So
-    it holds at every layer
-    that a position beyond the first or the last would need pixels beyond the image,
-    on which the windows of the pieces rely.
-    """
-    (low, high), steps = padding, []
-    if gap > 1:
-        steps.append(Window(size, gap=gap))
-        size, high = size * gap, high - (gap - 1)
-    if crop := max(0, -low) + max(0, -high):
-        steps.append(Window(size, kernel=crop + 1))
-    low, high = max(0, low), max(0, high)
-    if (kernel, stride, low, high) != (1, 1, 0, 0):
-        window = Window(size - crop, kernel, stride, dilation=dilation)
-        steps.append(window._replace(low=low, high=high))
-    return steps
-
-
-def repeated(size: int, factor: int) -> list[Window]:
-    """Returns the steps that repeat each position, or make some of its channels.
+def repeated(size: int, factor: int) -> Window:
+    """Returns the window that repeats each position, or makes some of its channels.
 
     As a sum over gaps that hold one value.
     """
-    return [Window(size, gap=factor), Window(size * factor, factor, low=factor - 1)]
+    return Window(size, factor, low=factor - 1, high=factor - 1, gap=factor)
 
 
 class Field(NamedTuple):
@@ -117,11 +106,10 @@ class Field(NamedTuple):
         return self.grain * self.stride.numerator
 
     def through(self, window: Window) -> Field:
-        """Returns the field after one more windowed operation."""
-        unit, reach = Fraction(1, window.gap), (window.kernel - 1) * window.dilation
-        low = -window.low * unit
-        step = Field(window.stride * unit, low, 1 + low + reach * unit)
-        return self.after(step, unit)
+        """Returns the field after one more step, see `Window.steps`."""
+        unit = Fraction(1, window.gap)
+        low, reach = -window.low * unit, (window.reach - 1) * unit
+        return self.after(Field(window.stride * unit, low, low + reach + 1), unit)
 
     def after(self, step: Field, begins: Stride | None = None) -> Field:
         """Returns the field of what has `step` on features that have this one.
@@ -198,16 +186,17 @@ class Feature:
         batch, rows, columns = (to[axis] for axis in self.axes)
         return dataclasses.replace(self, axes=(batch, rows, columns))
 
-    def through(self, *steps: Iterable[Window]) -> Feature:
-        """Returns the feature after windows along rows and along columns."""
+    def through(self, windows: Mapping[int, Window], to: Mapping[int, int]) -> Feature:
+        """Returns the feature after windows along some axes, axis `a` as `to[a]`."""
         fields, ends = list(self.fields), list(self.ends)
-        for axis, axis_steps in enumerate(steps):
-            for window in axis_steps:
-                ends[axis] = window.ends(ends[axis])
-                fields[axis] = fields[axis].through(window)
-        return dataclasses.replace(
+        for i, axis in enumerate(self.axes[1:]):
+            for step in windows[axis].steps() if axis in windows else ():
+                ends[i] = step.ends(ends[i])
+                fields[i] = fields[i].through(step)
+        moved = dataclasses.replace(
             self, fields=(fields[0], fields[1]), ends=(ends[0], ends[1])
         )
+        return moved.remap_axes(to)
 
 
 @dataclasses.dataclass(frozen=True)
