@@ -273,7 +273,7 @@ class Traits(NamedTuple):
       fills: how many lost shares of an image `decode` reconstructs, the first ones; it
         is called again for others, see `stages.end_stage`. If None, all.
       uncut: whether devices return the whole outputs of their pieces, `[h', w', D]`,
-        which `decode` is given in the place of shares `[M, M', D]`, see `pieces.cut`.
+        which `decode` is given in the place of shares `[M, M', D]`, see `plan.cut`.
       constants: `mean shares [k, M, M', D] -> params` of a code that is not trained
         but depends on the mean of its shares over the training images.
       lossy: whether queries that are data pieces differ from them, as where fewer bits

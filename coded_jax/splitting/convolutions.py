@@ -30,7 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from coded_jax.splitting.constants import windows_of_operation
 from coded_jax.splitting.flattening import (
+    BATCH,
     Flat,
     Values,
     flatten,
@@ -39,6 +41,7 @@ from coded_jax.splitting.flattening import (
     run,
     variables_among,
 )
+from coded_jax.splitting.traces import Window
 from coded_jax.types import (
     AxisPlan,
     Block,
@@ -48,6 +51,8 @@ from coded_jax.types import (
     apart,
     together,
 )
+
+NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def separate_convolutions(
@@ -79,25 +84,23 @@ def separate_convolutions(
       ValueError: there is no convolution that can be computed in k pieces, or none that
         spares a device so much.
     """
-    network = _Network(functools.partial(f_conv), image_shape, k, least_spared)
-    flat = flatten(network.f_conv, variables, image_shape)
-    most = max((r.spared for r in _rounds(flat, k)), default=None)
-    if most is None:
+    first = _Part(functools.partial(f_conv), image_shape, k, least_spared)
+    flat = flatten(first.f_conv, variables, image_shape)
+    rounds = _rounds(flat, k)
+    if not rounds:
         raise ValueError(
             f"split: 'convolution' given, image or group accepted for a network "
             f"without a convolution of which one of k={k} pieces is less work"
         )
+    most = max(r.spared for r in rounds)
     if most < least_spared:
         raise ValueError(
             f"least_spared: {least_spared} given, at most {rounded_down(most)} "
             f"accepted for this network with k={k}"
         )
-    rounds, _ = _take_apart(network, flat)
-    blocks: list[Block] = [functools.partial(_compute_client, network, 0)]
-    for i in range(len(rounds)):
-        blocks.append(functools.partial(_compute_convolutions, network, i))
-        blocks.append(functools.partial(_compute_client, network, i + 1))
-    return tuple(blocks), tuple(r.plan for r in rounds)
+    plans = tuple(r.plan for r in rounds if r.spared >= least_spared)
+    numbers = range(2 * len(plans) + 1)
+    return tuple(dataclasses.replace(first, number=i) for i in numbers), plans
 
 
 def spared_parts(
@@ -120,54 +123,47 @@ def rounded_down(part: float) -> float:
     return math.floor(part * 1e4) / 1e4
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Network:
-    """A network to be taken apart: one object for all parts, equal to itself alone.
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A part of a network, as a block.
 
     It holds no jaxpr, so that it can be sent to other processes.
 
     Attributes:
-      f_conv: see `separate_convolutions`; an object of its own, so that no other
-        network finds its traces.
-      image_shape: `(H, W, C)`.
-      k: data pieces.
-      least_spared: see `separate_convolutions`.
+      f_conv: see `separate_convolutions`; an object of its own for all parts, so that
+        no other network finds its traces.
+      image_shape, k, least_spared: see `separate_convolutions`.
+      number: among all parts; those of the devices are odd.
     """
 
     f_conv: Block
     image_shape: tuple[int, int, int]
     k: int
     least_spared: float
+    number: int = 0
 
-
-class _Axis(NamedTuple):
-    """A convolution along rows or columns.
-
-    Attributes:
-      size: inputs, the zeros between those of a transposed convolution included.
-      out: outputs.
-      reach: inputs from the first to the last that an output needs.
-      stride: inputs between neighbouring outputs.
-      low: zeros before the first input; negative where it is cropped.
-      interior: zeros between neighbouring inputs.
-    """
-
-    size: int
-    out: int
-    reach: int
-    stride: int
-    low: int
-    interior: int
-
-    def plan(self, parts: int) -> AxisPlan:
-        """Plans equal shares, of an input that is padded for them."""
-        share = -(-self.out // parts)
-        first, out = share * self.stride, parts * share
-        size, window = (
-            (outputs - 1) * self.stride + self.reach for outputs in (out, share)
-        )
-        starts = tuple(range(0, parts * first, first))
-        return AxisPlan(size, window, starts, out, share, (0,) * parts, self.stride)
+    def __call__(self, variables: PyTree, state: State) -> State:
+        """Computes a round on a piece, or on its whole input; or a client's part."""
+        x, kept = apart(state)
+        index, is_of_devices = divmod(self.number, 2)
+        batch = BATCH if is_of_devices else x.shape[0]  # for kernels any will do
+        flat = flatten(self.f_conv, variables, self.image_shape, batch, x.dtype)
+        rounds, clients = _take_apart(flat, self.k, self.least_spared)
+        values = flat.constants(jax.tree.leaves(variables))
+        if is_of_devices:
+            own = rounds[index]
+            run(needed(flat.constant, [eqn.invars[1] for eqn in own.eqns]), values)
+            return together(own.convolve(x, values), kept)
+        if index == 0:
+            values[flat.image] = x
+        else:
+            values |= rounds[index - 1].outputs(x)
+            values |= zip(clients[index - 1].kept, kept, strict=True)
+        part = clients[index]
+        run([*needed(flat.constant, part.reads), *part.eqns], values)
+        if index == len(rounds):
+            return values[flat.results[0]]
+        return together(rounds[index].pad(values), tuple(values[v] for v in part.kept))
 
 
 class _Round(NamedTuple):
@@ -175,27 +171,26 @@ class _Round(NamedTuple):
 
     Attributes:
       eqns: the equations.
-      joint: rows and columns of a convolution that needs what all of them need.
+      joint: windows along rows and columns that hold those of all of them.
       plan: how their common input is split.
       spared: what it spares a device, see `spared_parts`.
     """
 
-    eqns: tuple[Any, ...]
-    joint: tuple[_Axis, _Axis]
+    eqns: list[Any]
+    joint: tuple[Window, Window]
     plan: SplitPlan
     spared: float
 
     def pad(self, values: Values) -> jax.Array:
         """Returns the input that the plan splits, of the value that is convolved."""
-        x = read(self.eqns[0].invars[0], values)
-        spec = self.eqns[0].params["dimension_numbers"].lhs_spec
-        sizes = (self.plan.rows.size, self.plan.columns.size)
-        rows, columns = (
-            (axis.low, size - axis.size - axis.low, axis.interior)
-            for axis, size in zip(self.joint, sizes, strict=True)
-        )
-        x = lax.transpose(x, (spec[0], *spec[2:], spec[1]))
-        return lax.pad(x, np.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+        eqn, config = self.eqns[0], []
+        batch, channels, *positions = eqn.params["dimension_numbers"].lhs_spec
+        x = lax.transpose(read(eqn.invars[0], values), (batch, *positions, channels))
+        axes = zip(self.joint, (self.plan.rows, self.plan.columns), strict=True)
+        for window, plan in axes:
+            size = (window.size - 1) * window.gap + 1
+            config.append((window.low, plan.size - size - window.low, window.gap - 1))
+        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
 
     def convolve(self, x: jax.Array, values: Values) -> jax.Array:
         """Computes the convolutions of a piece, or of the whole input, `[B, h, w, C]`.
@@ -205,42 +200,35 @@ class _Round(NamedTuple):
         """
         outputs = []
         for eqn in self.eqns:
-            y, p = x, eqn.params
-            for i, (own, joint) in enumerate(zip(_axes(eqn), self.joint, strict=True)):
+            y = x
+            for axis, (own, joint) in enumerate(
+                zip(_axes(eqn), self.joint, strict=True), 1
+            ):
                 first = joint.low - own.low
-                end = x.shape[1 + i] - joint.reach + first + own.reach
-                y = lax.slice_in_dim(y, first, end, axis=1 + i)
-            out, into, *positions = p["dimension_numbers"].rhs_spec
-            kernel = read(eqn.invars[1], values)
-            z = lax.conv_general_dilated(
-                y,
-                lax.transpose(kernel, (*positions, into, out)),
-                window_strides=p["window_strides"],
-                padding="VALID",
-                rhs_dilation=p["rhs_dilation"],
-                dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=p["feature_group_count"],
-                precision=p["precision"],
-                preferred_element_type=p["preferred_element_type"],
-            )
-            outputs.append(z)
+                end = x.shape[axis] - joint.reach + first + own.reach
+                y = lax.slice_in_dim(y, first, end, axis=axis)
+            out, into, *positions = eqn.params["dimension_numbers"].rhs_spec
+            kernel = lax.transpose(read(eqn.invars[1], values), (*positions, into, out))
+            valid = {"padding": ((0, 0), (0, 0)), "lhs_dilation": (1, 1)}
+            params = {**eqn.params, **valid, "dimension_numbers": NHWC}
+            outputs.append(eqn.primitive.bind(y, kernel, **params))
         return jnp.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
 
     def outputs(self, merged: jax.Array) -> Values:
         """Returns each convolution's output, by its variable."""
-        rows, columns = self.joint
-        merged, first, values = merged[:, : rows.out, : columns.out], 0, {}
+        first, values = 0, {}
         for eqn in self.eqns:
-            spec, (out,) = eqn.params["dimension_numbers"].out_spec, eqn.outvars
-            last = first + out.aval.shape[spec[1]]
-            places = (spec[0], *spec[2:], spec[1])  # of the axes of `merged`
-            order = [places.index(axis) for axis in range(4)]
-            values[out] = lax.transpose(merged[..., first:last], order)
+            (out,), spec = eqn.outvars, eqn.params["dimension_numbers"].out_spec
+            batch, channels, rows, columns = spec
+            shape = out.aval.shape
+            last = first + shape[channels]
+            own = merged[:, : shape[rows], : shape[columns], first:last]
+            values[out] = jnp.moveaxis(own, range(4), (batch, rows, columns, channels))
             first = last
         return values
 
 
-class _Part(NamedTuple):
+class _Client(NamedTuple):
     """A part that the client computes.
 
     Attributes:
@@ -254,61 +242,27 @@ class _Part(NamedTuple):
     kept: list[Any]
 
 
-def _compute_convolutions(
-    network: _Network, index: int, variables: PyTree, state: State
-) -> State:
-    """Computes a round on a piece; or on its whole input, with what is kept beside."""
-    x, kept = apart(state)
-    # For kernels any batch will do.
-    flat = flatten(network.f_conv, variables, network.image_shape, dtype=x.dtype)
-    own = _take_apart(network, flat)[0][index]
-    values = flat.constants(jax.tree.leaves(variables))
-    run(needed(flat.constant, [eqn.invars[1] for eqn in own.eqns]), values)
-    return together(own.convolve(x, values), kept)
-
-
-def _compute_client(
-    network: _Network, index: int, variables: PyTree, state: State
-) -> State:
-    """Computes the client's part before round `index`, or behind the last one."""
-    x, kept = apart(state)
-    batch = x.shape[0]
-    flat = flatten(network.f_conv, variables, network.image_shape, batch, x.dtype)
-    rounds, clients = _take_apart(network, flat)
-    values = flat.constants(jax.tree.leaves(variables))
-    if index == 0:
-        values[flat.image] = x
-    else:
-        values |= rounds[index - 1].outputs(x)
-        values |= zip(clients[index - 1].kept, kept, strict=True)
-    part = clients[index]
-    run([*needed(flat.constant, part.reads), *part.eqns], values)
-    if index == len(rounds):
-        return values[flat.results[0]]
-    return together(rounds[index].pad(values), tuple(values[v] for v in part.kept))
-
-
 @functools.lru_cache(maxsize=64)
-def _take_apart(network: _Network, flat: Flat) -> tuple[list[_Round], list[_Part]]:
+def _take_apart(
+    flat: Flat, k: int, least_spared: float
+) -> tuple[list[_Round], list[_Client]]:
     """Returns the rounds, and the client's parts before, between and behind them.
 
     Every other operation goes to the first part that needs its result.
     """
-    rounds = [r for r in _rounds(flat, network.k) if r.spared >= network.least_spared]
-    distributed = {id(eqn) for r in rounds for eqn in r.eqns}
-    left = [eqn for eqn in flat.dynamic if id(eqn) not in distributed]
+    rounds = [r for r in _rounds(flat, k) if r.spared >= least_spared]
+    taken = {id(eqn) for r in rounds for eqn in r.eqns}
     own, reads = [], []
     for goal in (*([r.eqns[0].invars[0]] for r in rounds), flat.results):
-        own.append(needed(left, goal))
-        reads.append(variables_among(v for eqn in own[-1] for v in eqn.invars))
-        reads[-1] |= variables_among(goal)
-        taken = set(map(id, own[-1]))
-        left = [eqn for eqn in left if id(eqn) not in taken]
+        own.append(needed([eqn for eqn in flat.dynamic if id(eqn) not in taken], goal))
+        taken |= set(map(id, own[-1]))
+        read_there = [v for eqn in own[-1] for v in eqn.invars]
+        reads.append(variables_among([*read_there, *goal]))
     clients, made = [], [flat.image]
     for i, eqns in enumerate(own):
         made += [v for eqn in eqns for v in eqn.outvars]
         later = set[Any]().union(*reads[i + 1 :])
-        clients.append(_Part(eqns, reads[i], [v for v in made if v in later]))
+        clients.append(_Client(eqns, reads[i], [v for v in made if v in later]))
         if i < len(rounds):
             made += [v for eqn in rounds[i].eqns for v in eqn.outvars]
     return rounds, clients
@@ -332,24 +286,14 @@ def _rounds(flat: Flat, k: int) -> list[_Round]:
             and source.aval.shape[spec[0]] == batch
             and {v.aval.dtype for v in (*eqn.invars, *eqn.outvars)} == {image_dtype}
         ):
-            alike = [
-                (axis.size, axis.out, axis.stride, axis.interior) for axis in _axes(eqn)
-            ]
-            groups.setdefault((source, spec, *alike), []).append(eqn)
+            alike = [(axis.stride, axis.gap) for axis in _axes(eqn)]
+            groups.setdefault((source, spec, *alike, *_positions(eqn)), []).append(eqn)
     rounds, total = [], 0  # of the products of an image
-    for (source, spec, *_), eqns in groups.items():
+    for eqns in groups.values():
         rows, columns = map(_joint, zip(*map(_axes, eqns), strict=True))
-        maps = sum(
-            e.outvars[0].aval.shape[e.params["dimension_numbers"].out_spec[1]]
-            for e in eqns
-        )
+        joint = rows, columns
         plans = [
-            SplitPlan(
-                rows.plan(k // parts),
-                columns.plan(parts),
-                channels=source.aval.shape[spec[1]],
-                feature_channels=maps,
-            )
+            _plan(eqns, joint, (k // parts, parts))
             for parts in range(1, k + 1)
             if k % parts == 0
         ]
@@ -358,34 +302,52 @@ def _rounds(flat: Flat, k: int) -> list[_Round]:
         sent = lambda plan: plan.rows.window * plan.columns.window
         plan = min(plans, key=lambda plan: (computed(plan), sent(plan)))
         products = sum(math.prod(e.invars[1].aval.shape) for e in eqns)  # a position's
-        positions = rows.out * columns.out
+        positions = math.prod(_positions(eqns[0]))
         total += products * positions
         spared = products * (positions - computed(plan))
-        rounds.append(_Round(tuple(eqns), (rows, columns), plan, spared))
+        rounds.append(_Round(eqns, joint, plan, spared))
     return [r._replace(spared=r.spared / total) for r in rounds if r.spared > 0]
 
 
-def _axes(eqn: Any) -> tuple[_Axis, _Axis]:
-    """Returns a convolution along rows and along columns."""
-    p, numbers = eqn.params, eqn.params["dimension_numbers"]
-    image, kernel, out = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
+def _axes(eqn: Any) -> list[Window]:
+    """Returns the windows of a convolution along rows and along columns."""
+    return [*windows_of_operation(eqn)[1].values()]
 
-    def along(i: int) -> _Axis:
-        gap = p["lhs_dilation"][i]
-        return _Axis(
-            size=(image[numbers.lhs_spec[2 + i]] - 1) * gap + 1,
-            out=out[numbers.out_spec[2 + i]],
-            reach=(kernel[numbers.rhs_spec[2 + i]] - 1) * p["rhs_dilation"][i] + 1,
-            stride=p["window_strides"][i],
-            low=p["padding"][i][0],
-            interior=gap - 1,
+
+def _positions(eqn: Any) -> tuple[int, int]:
+    """Returns rows and columns of a convolution's output."""
+    _, _, rows, columns = eqn.params["dimension_numbers"].out_spec
+    shape = eqn.outvars[0].aval.shape
+    return shape[rows], shape[columns]
+
+
+def _joint(windows: Sequence[Window]) -> Window:
+    """Returns the window that sees all inputs which some of these see for an output."""
+    low = max(window.low for window in windows)
+    reach = max(low - window.low + window.reach for window in windows)
+    return windows[0]._replace(kernel=reach, dilation=1, low=low)
+
+
+def _plan(
+    eqns: list[Any], joint: tuple[Window, Window], grid: tuple[int, int]
+) -> SplitPlan:
+    """Plans equal shares, of an input that is padded for them."""
+    axes = []
+    for window, out, parts in zip(joint, _positions(eqns[0]), grid, strict=True):
+        share, stride = -(-out // parts), window.stride
+        inputs = lambda outputs, w=window: (outputs - 1) * w.stride + w.reach
+        plan = AxisPlan(
+            size=inputs(parts * share),
+            window=inputs(share),
+            starts=tuple(i * share * stride for i in range(parts)),
+            out=parts * share,
+            share=share,
+            cuts=(0,) * parts,
+            stride=stride,
         )
-
-    return along(0), along(1)
-
-
-def _joint(axes: Sequence[_Axis]) -> _Axis:
-    """Returns the convolution that needs all inputs which some need for an output."""
-    low = max(axis.low for axis in axes)
-    reach = max(low - axis.low + axis.reach for axis in axes)
-    return axes[0]._replace(low=low, reach=reach)
+        axes.append(plan)
+    channels = eqns[0].params["dimension_numbers"].lhs_spec[1]
+    maps = sum(
+        e.outvars[0].aval.shape[e.params["dimension_numbers"].out_spec[1]] for e in eqns
+    )
+    return SplitPlan(*axes, eqns[0].invars[0].aval.shape[channels], maps)

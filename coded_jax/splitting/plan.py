@@ -1,21 +1,30 @@
-"""The plan of a split: the window of the image that each piece gets.
+"""Plans of splits, the pieces of images that they cut, and the merge of features.
 
 Each share of the features gets the window that it depends on, clipped to the image and
 then grown so that all windows have one length `h` with `h = H (mod S)` and starts that
 are multiples of the total stride `S`; where features are upsampled again, of the
 strides before that, too (`Field.step`). The function runs unchanged on the window: its
 own padding is the true padding at an image border and elsewhere spoils only outputs
-outside the share, which `pieces.cut` removes. For a network without padding, such as
-LeNet-5, this is the exact receptive-field window and nothing is cut.
+outside the share, which `cut` removes. For a network without padding, such as LeNet-5,
+this is the exact receptive-field window and nothing is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 
-from coded_jax.checks import first_line, is_integer, require, require_sizes
+from coded_jax.checks import (
+    first_line,
+    is_integer,
+    require,
+    require_shape,
+    require_sizes,
+    require_type,
+)
 from coded_jax.splitting.receptive_field import analyse
 from coded_jax.splitting.traces import Field
 from coded_jax.types import AxisPlan, PyTree, SplitPlan
@@ -41,25 +50,22 @@ def make_plan(
       ValueError: `halo` is negative, `grid` leaves a piece without features or makes a
         piece as large as the image, or `f_conv` cannot be split.
     """
-    height, width, channels = require_sizes(
-        "image_shape", image_shape, "H", "W", "C", least=1
-    )
-    image_shape = (height, width, channels)
-    grid_sizes = require_sizes("grid", grid, "rows", "columns")
+    image_shape = require_sizes("image_shape", image_shape, "H", "W", "C", least=1)
+    grid = require_sizes("grid", grid, "rows", "columns")
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
-        _plan_axis(
-            name,
-            field=whole.fields[i],
+        plan_axis(
+            whole.fields[i],
             size=image_shape[i],
             out=whole.features[i],
-            parts=grid_sizes[i],
+            parts=grid[i],
             halo=halo,
+            name=name,
         )
         for i, name in enumerate(("rows", "columns"))
     )
-    plan = SplitPlan(rows, columns, channels, whole.features[2])
+    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
     # Pieces have another size, with which f_conv must do the same.
     shape = plan.piece_shape
     try:
@@ -80,38 +86,45 @@ def make_plan(
             f"other windows, padding or constants for pieces {shape} than for images "
             f"{image_shape}: {way_out}"
         )
-    for name, axis, features in (
-        ("rows", rows, piece.features[0]),
-        ("columns", columns, piece.features[1]),
-    ):
-        if (least := max(axis.cuts) + axis.share) > features:
-            raise ValueError(
-                f"f_conv: makes {features} {name} of features of pieces {shape}, where "
-                f"the split needs {least}: take a smaller k"
-            )
+    least = tuple(max(axis.cuts) + axis.share for axis in (rows, columns))
+    if any(n > own for n, own in zip(least, piece.features[:2], strict=True)):
+        raise ValueError(
+            f"f_conv: makes features {piece.features[:2]} of pieces {shape}, where the "
+            f"split needs {least}: take a smaller k"
+        )
     return plan
 
 
-def _plan_axis(
-    name: str, *, field: Field, size: int, out: int, parts: int, halo: int
+@functools.lru_cache(maxsize=4096)
+def plan_axis(
+    field: Field, *, size: int, out: int, parts: int, halo: int = 0, name: str = "axis"
 ) -> AxisPlan:
     """Plans the windows along one axis, of the shortest length that suffices for all.
+
+    Args:
+      field: receptive field of the features.
+      size: pixels of the image.
+      out: features.
+      parts: windows.
+      halo: see `make_plan`.
+      name: of the axis.
 
     Raises:
       ValueError: a piece would have no features, or need the whole image.
     """
-    accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
-    if parts not in accepted:
+    share = -(-out // parts)
+    if (parts - 1) * share >= out:
+        accepted = [p for p in range(1, out + 1) if (p - 1) * -(-out // p) < out]
         raise ValueError(
             f"k: {parts} pieces along the {name} would leave empty pieces, since the "
             f"features have {out} {name}; accepted are {accepted}"
         )
-    share = -(-out // parts)
     firsts = [min(i * share, out - share) for i in range(parts)]
     needed = [field.window(a, a + share) for a in firsts]
     needed = [(max(0, low - halo), min(size, high + halo)) for low, high in needed]
     step, stride = field.step, field.stride
-    window = shortest_window(needed, step, size)
+    window = max(high - low // step * step for low, high in needed)
+    window += (size - window) % step
     if window == size and parts > 1:
         raise ValueError(
             f"k: with {parts} pieces along the {name} a piece needs all {size} {name} "
@@ -131,13 +144,101 @@ def _plan_axis(
     )
 
 
-def shortest_window(needed: list[tuple[int, int]], step: int, size: int) -> int:
-    """Returns the length of windows that begin at multiples of a step.
+def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
+    """Cuts images into the overlapping pieces of a plan.
 
     Args:
-      needed: first pixel of each piece and one past its last one, within the image.
-      step: from which length and start of the windows follow, see `plan`.
-      size: pixels of the image, of which windows end at the last one at most.
+      plan: from `make_plan`.
+      images: `[B, H, W, C]`.
+
+    Returns:
+      `[k, B, h, w, C]`, of the same dtype.
+
+    Raises:
+      ValueError: the images do not have the plan's shape.
     """
-    least = max(high - low // step * step for low, high in needed)
-    return least + (size - least) % step
+    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
+    rows, columns = plan.rows, plan.columns
+    require_shape("images", images, "B", rows.size, columns.size, plan.channels)
+    return jnp.stack(
+        [
+            images[:, i : i + rows.window, j : j + columns.window]
+            for i in rows.starts
+            for j in columns.starts
+        ]
+    )
+
+
+def cut(
+    plan: SplitPlan, outputs: jax.Array, copied: Sequence[int | None] | None = None
+) -> jax.Array:
+    """Cuts each share out of the output of `f_conv` on its piece.
+
+    Args:
+      plan: the split.
+      outputs: `[m, B, h, w, D]`.
+      copied: for each output, the data piece that it was computed from; None for a
+        mixture of pieces, which is cut as an interior data piece is. If None, the
+        outputs are those of the k data pieces, then of mixtures.
+
+    Returns:
+      `[m, B, M, M', D]`.
+    """
+    if copied is None:
+        copied = (*range(plan.k), *[None] * (len(outputs) - plan.k))
+    offsets = cut_offsets(plan, copied)
+    height, width = plan.rows.share, plan.columns.share
+    if len(set(offsets)) == 1:
+        i, j = offsets[0]
+        return outputs[:, :, i : i + height, j : j + width]
+    return jnp.stack(
+        [
+            output[:, i : i + height, j : j + width]
+            for output, (i, j) in zip(outputs, offsets, strict=True)
+        ]
+    )
+
+
+def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
+    """Returns first row and column of each share in the output of its piece."""
+    offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
+    return [offsets[plan.interior if i is None else i] for i in copied]
+
+
+def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
+    """Joins the shares of the features, dropping the surplus.
+
+    Args:
+      plan: from `make_plan`.
+      shares: `[k, B, M, M', D]`.
+
+    Returns:
+      `[B, M*, M'*, D]`.
+
+    Raises:
+      ValueError: the shares do not have the plan's shape.
+    """
+    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
+    require_shape("shares", shares, plan.k, "B", *plan.share_shape)
+    rows, columns = plan.grid
+    strips = []
+    for i in range(rows):
+        strip = [shares[i * columns + j] for j in range(columns)]
+        strip[-1] = strip[-1][:, :, plan.columns.surplus :]
+        strips.append(jnp.concatenate(strip, axis=2))
+    strips[-1] = strips[-1][:, plan.rows.surplus :]
+    return jnp.concatenate(strips, axis=1)
+
+
+def shares(plan: SplitPlan, merged: jax.Array) -> jax.Array:
+    """Cuts `[B, M*, M'*, D]` features into `[k, B, M, M', D]` shares.
+
+    `merge` is the inverse.
+    """
+    return jnp.stack(
+        [
+            merged[:, i : i + plan.rows.share, j : j + plan.columns.share]
+            for i in plan.rows.firsts
+            for j in plan.columns.firsts
+        ]
+    )

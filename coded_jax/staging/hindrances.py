@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from coded_jax.staging.graph import Graph
-from coded_jax.staging.segments import grids_of, segments, share_of, spans_by_start
+from coded_jax.staging.segments import grids_of, segments, spans_by_start
 
 WORTH = 0.01
 """Part of the operations that must be coded at least, unless less is asked for: of
@@ -45,7 +45,8 @@ def hindrance(graph: Graph, k: int, ends: Sequence[int], most: float) -> str | N
     made = [v for op in splittable for v in op.eqn.outvars]
     sizes = [graph.places[v].sizes for v in made if v in graph.places]
     has_grid = lambda rows, columns: any(
-        share_of(rows, a) and share_of(columns, b) for a, b in grids_of(k)
+        (a - 1) * -(-rows // a) < rows and (b - 1) * -(-columns // b) < columns
+        for a, b in grids_of(k)
     )
     if not any(has_grid(*size) for size in sizes):
         rows, columns = max(sizes, key=math.prod, default=(0, 0))

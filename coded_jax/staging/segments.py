@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from coded_jax.inference.costs import Round
-from coded_jax.splitting.plan import shortest_window
+from coded_jax.splitting.plan import plan_axis
 from coded_jax.splitting.traces import Field, Fields, Refusal, join_fields
 from coded_jax.staging.graph import Graph, Operation, Packing, Place, Sizes, factors
 
@@ -109,32 +109,20 @@ def spans_by_start(graph: Graph) -> Iterator[Iterator[Span]]:
         yield _Walk(graph).spans(places[number:])
 
 
-def share_of(size: int, parts: int) -> int | None:
-    """Returns the positions of each of so many equal parts; None if one had none."""
-    share = -(-size // parts)
-    return share if (parts - 1) * share < size else None
-
-
 def _segment(graph: Graph, span: Span, grid: Sizes, r: int) -> CodedSegment | None:
     """Returns a span split by a grid; None where a piece would be the whole."""
     start, end, place, *_ = span
-    windows, shares, missing = [], [], []
-    for axis, parts in enumerate(grid):
-        size, out = place.sizes[axis], span.output.base.sizes[axis]
-        field, positions = span.fields[axis], share_of(out, parts)
-        if positions is None:
-            return None
-        firsts = [min(i * positions, out - positions) for i in range(parts)]
-        needed = [field.window(a, a + positions) for a in firsts]
-        needed = [(max(0, low), min(size, high)) for low, high in needed]
-        window = shortest_window(needed, field.step, size)
-        if window >= size and parts > 1:
-            return None
-        windows.append(window)
-        shares.append(positions)
-        missing.append((size - window) * float(place.strides[axis]))
-    piece = math.prod(windows) * span.channels
-    share = math.prod(shares) * span.output.channels
+    sizes = zip(span.fields, place.sizes, span.output.base.sizes, grid, strict=True)
+    try:
+        plans = [plan_axis(f, size=n, out=m, parts=p) for f, n, m, p in sizes]
+    except ValueError:
+        return None
+    piece = math.prod(plan.window for plan in plans) * span.channels
+    share = math.prod(plan.share for plan in plans) * span.output.channels
+    missing = [
+        (plan.size - plan.window) * float(stride)
+        for plan, stride in zip(plans, place.strides, strict=True)
+    ]
     price = float(r * (2 * math.prod(grid) - 1))
     trip = Round(
         device_flops=graph.piece_flops(start, end, *missing),
