@@ -124,11 +124,11 @@ def windows_of_operation(eqn: Any) -> tuple[dict[int, int], dict[int, Window]]:
             kernel = params["window_dimensions"]
             strides, padding = params["window_strides"], params["padding"]
             dilation, gaps = params["window_dilation"], params["base_dilation"]
-    low, high = zip(*padding, strict=True)
     found = {}
     for i, axis in enumerate(axes):
-        sizes = (shape[axis], kernel[i], strides[i], dilation[i], low[i], high[i])
-        found[axis] = Window._make(map(int, (*sizes, gaps[i])))
+        low, high = padding[i]
+        sizes = [shape[axis], kernel[i], strides[i], dilation[i], low, high, gaps[i]]
+        found[axis] = Window._make(map(int, sizes))
     return to, found
 
 

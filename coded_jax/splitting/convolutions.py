@@ -350,4 +350,5 @@ def _plan(
     maps = sum(
         e.outvars[0].aval.shape[e.params["dimension_numbers"].out_spec[1]] for e in eqns
     )
-    return SplitPlan(*axes, eqns[0].invars[0].aval.shape[channels], maps)
+    rows, columns = axes
+    return SplitPlan(rows, columns, eqns[0].invars[0].aval.shape[channels], maps)

@@ -50,8 +50,11 @@ def make_plan(
       ValueError: `halo` is negative, `grid` leaves a piece without features or makes a
         piece as large as the image, or `f_conv` cannot be split.
     """
-    image_shape = require_sizes("image_shape", image_shape, "H", "W", "C", least=1)
-    grid = require_sizes("grid", grid, "rows", "columns")
+    height, width, channels = require_sizes(
+        "image_shape", image_shape, "H", "W", "C", least=1
+    )
+    image_shape = (height, width, channels)
+    parts = require_sizes("grid", grid, "rows", "columns")
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
@@ -59,13 +62,13 @@ def make_plan(
             whole.fields[i],
             size=image_shape[i],
             out=whole.features[i],
-            parts=grid[i],
+            parts=parts[i],
             halo=halo,
             name=name,
         )
         for i, name in enumerate(("rows", "columns"))
     )
-    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
+    plan = SplitPlan(rows, columns, channels, whole.features[2])
     # Pieces have another size, with which f_conv must do the same.
     shape = plan.piece_shape
     try:

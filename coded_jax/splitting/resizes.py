@@ -134,7 +134,7 @@ def resize_of(matrix: np.ndarray) -> Resize | None:
     kernel = last - first + 1
     high = (outputs - 1) * stride + kernel - inputs * gap + gap - 1 + first
     return Resize(
-        Window(inputs, kernel, stride, low=-first, high=high, gap=gap),
-        weights.of_outputs(shown),
-        digest_of(gap, stride, first, kernel, at_low, at_high),
+        window=Window(inputs, kernel, stride, low=-first, high=high, gap=gap),
+        weights=weights.of_outputs(shown),
+        digest=digest_of([gap, stride, first, kernel, at_low, at_high]),
     )
