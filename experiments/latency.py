@@ -69,7 +69,7 @@ def requests_from_flags() -> Requests:
     if faults is None or not faults.delays:
         raise ValueError("delay: not given, a distribution accepted")
     engine = ENGINES[ENGINE.value]
-    require("engine", ENGINE.value, engine.pooled, "one with workers")
+    require("engine", ENGINE.value, engine.workers is not None, "one with workers")
     clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
     return Requests(
         delayed=REQUESTS.value,

@@ -21,7 +21,6 @@ from typing import Any
 
 from coded_jax.checks import require
 
-STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 OLDEST = (2, 52)  # the first Ray with authentication by token
 LARGEST_ACTION = 1024  # bytes of a `struct sigaction`, of any system
 RAYLET_PID = "RAY_RAYLET_PID"
@@ -230,13 +229,6 @@ def accelerators(n: int) -> dict[str, Any]:
         machines = [node["Resources"] for node in ray.nodes()]
         return {"num_gpus": gpu_share(n, machines)}
     return {"resources": {"TPU": 1}} if resources.get("TPU", 0) >= n else {}
-
-
-def has_room(n: int) -> bool:
-    """Returns whether the cluster has free accelerators for n more workers."""
-    asked, free = accelerators(n), import_ray().available_resources()
-    needed = {"GPU": asked.get("num_gpus", 0.0), **asked.get("resources", {})}
-    return all(free.get(name, 0.0) >= n * part for name, part in needed.items())
 
 
 def check_address(address: str) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.byzantine.check import Check
-from coded_jax.service.config import ServeConfig
 from coded_jax.service.pool import Pool
 from coded_jax.service.supervisor import Supervisor
 
@@ -115,36 +113,3 @@ class Engine:
         self._closed.set()
         if self.pool is not None:
             self.pool.close()
-
-
-OF_POOLS = frozenset(
-    {
-        "shortfall",
-        "hedge_after",
-        "patience",
-        "spares",
-        "strikes",
-        "check_wait",
-        "faults",
-    }
-)
-"""Options of a pool of workers."""
-OF_CLUSTERS = frozenset({"address", "reconnect_for"})
-
-
-class EngineKind(NamedTuple):
-    """An entry of the registry of engines.
-
-    Attributes:
-      start: `(model, config, check) -> engine`; results are checked where there is a
-        check.
-      ignores: options of `serve` that mean nothing to it.
-      pooled: whether it has a pool of workers, rather than one program for a model that
-        is loaded onto all devices.
-      processes: whether its workers are processes, which can be killed and frozen.
-    """
-
-    start: Callable[[CodedModel, ServeConfig, Check | None], Engine]
-    ignores: frozenset[str]
-    pooled: bool = True
-    processes: bool = False

@@ -18,12 +18,9 @@ import jax
 
 from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.byzantine.check import Check
-from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import OF_CLUSTERS, EngineKind
-from coded_jax.service.first_k import FirstK
+from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.parts import ComputePiece, make_compute
-from coded_jax.service.pool import Call, Pool, WorkerLost
+from coded_jax.service.pool import Call, WorkerLost
 
 GRACE = 1.0  # seconds in which a worker that is closed may finish a computation
 
@@ -122,19 +119,18 @@ class LocalWorker:
 
 
 def local_workers(
-    model: CodedModel, devices: int | None = None, spares: int = 0
+    model: CodedModel, config: ServeConfig = DEFAULTS
 ) -> list[LocalWorker]:
     """Returns a worker for each piece, on a device of its own where there are enough.
 
     Args:
       model: the coded inference.
-      devices: how many to use at most; all if None.
-      spares: workers without a piece of their own, for those that are sent again.
+      config: of which `devices` and `spares` are looked at.
 
     Raises:
       ValueError: there are not so many devices.
     """
-    every = jax.local_devices()
+    every, devices = jax.local_devices(), config.devices
     accepted = f"1..{len(every)}, the {every[0].platform} devices of this host,"
     require("devices", devices, (devices or 1) <= len(every), accepted)
     used, pipeline = every[:devices], model.pipeline._replace(mesh=None)
@@ -144,13 +140,5 @@ def local_workers(
         variables = jax.device_put((model.frozen, model.params), device)
         return make_compute(pipeline, *variables)
 
-    chosen = [used[i % len(used)] for i in range(pipeline.n + spares)]
+    chosen = [used[i % len(used)] for i in range(pipeline.n + config.spares)]
     return [LocalWorker(compute_on(device), device, every[0]) for device in chosen]
-
-
-def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
-    workers = local_workers(model, config.devices, config.spares)
-    return FirstK(model, Pool(workers, config), config, check)
-
-
-ENGINE = EngineKind(_start, ignores=OF_CLUSTERS)

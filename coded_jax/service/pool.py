@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Protocol
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.parts import Piece
 
+STARTUP = 120.0  # seconds that a worker may take, on a machine with little else to do
 DEPTH = 2  # pieces handed to a worker at once: the next one is there when one is done
 TICK = 0.05  # seconds between looks at the workers
 BEAT = 1.0  # seconds after which a worker that is idle has to show that it lives
@@ -140,16 +141,12 @@ class Pool:
     Args:
       workers: of the places, then spares.
       config: of which `spares`, `patience` and `strikes` are looked at.
-      startup: seconds that a worker may take to start.
     """
 
     def __init__(
-        self,
-        workers: Sequence[Worker],
-        config: ServeConfig = DEFAULTS,
-        startup: float = 60.0,
+        self, workers: Sequence[Worker], config: ServeConfig = DEFAULTS
     ) -> None:
-        self._config, self._startup = config, startup
+        self._config = config
         self._states = [_State(i, worker) for i, worker in enumerate(workers)]
         self._holders = [*self._states]  # of the places, and then the spares
         self._places = len(workers) - config.spares
@@ -183,7 +180,7 @@ class Pool:
         Raises:
           RuntimeError: a worker has not started in time.
         """
-        end = time.monotonic() + self._startup
+        end = time.monotonic() + STARTUP
         while missing := [s for s in self._states if not s.ready]:
             failed = any(state.failures >= HOPELESS for state in missing)
             if failed or time.monotonic() > end or self._closed.wait(0.01):
@@ -232,14 +229,14 @@ class Pool:
                 calls[place % len(calls)],
                 deliver=lambda result, worker: inbox.put(result),
                 wanted=lambda: True,
-                patience=self._startup,  # it may have to compile first
+                patience=STARTUP,  # it may have to compile first
             )
         for _ in self._states:
             try:
-                result = inbox.get(timeout=self._startup)
+                result = inbox.get(timeout=STARTUP)
             except queue.Empty:
                 raise RuntimeError(
-                    f"a worker has not answered within {self._startup:g} s"
+                    f"a worker has not answered within {STARTUP:g} s"
                 ) from None
             if isinstance(result, BaseException):
                 raise RuntimeError(f"a worker cannot compute: {result}") from result
@@ -400,7 +397,7 @@ class Pool:
         now = time.monotonic()
         silent = now - state.since
         if state.ending is not None:
-            if state.ending.is_alive() and silent < self._startup:
+            if state.ending.is_alive() and silent < STARTUP:
                 return  # what ends the one is not to meet the next one
             state.ending = None
         if state.running:
@@ -408,7 +405,7 @@ class Pool:
         elif state.ready:
             limit, pause = self._config.patience + BEAT, BEAT
         else:
-            limit = self._startup
+            limit = STARTUP
             pause = min(max(TICK, PAUSE * (now - state.down)), LONGEST_PAUSE)
         if not state.running:
             if state.probe is None:

@@ -24,12 +24,9 @@ import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import cluster, supervisor
-from coded_jax.service.byzantine.check import Check
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import EngineKind
-from coded_jax.service.first_k import FirstK
 from coded_jax.service.piece_server import GROUPS, PieceServer
-from coded_jax.service.pool import Call, Pool, WorkerLost
+from coded_jax.service.pool import Call, WorkerLost
 from coded_jax.service.supervisor import Supervisor
 
 PART = 2**26  # bytes of a model that are sent at once
@@ -178,24 +175,12 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
 
     with supervisor.sharing:
         shared = supervisor.of_process(address, n, config.reconnect_for)
-        others = len(shared.members)
         workers = [RayWorker(shared, create, pipeline.dtype) for _ in range(n)]
     try:
         with shared.connected():
             prepare(shared.restarts)  # what cannot be sent is an error at once
-            if others and not cluster.has_room(n):
-                raise RuntimeError(f"no accelerators are left for {n} more workers")
     except BaseException:
         for worker in workers:
             worker.close()
         raise
     return workers
-
-
-def _start(model: CodedModel, config: ServeConfig, check: Check | None) -> FirstK:
-    workers = ray_workers(model, config)
-    pool = Pool(workers, config, startup=cluster.STARTUP)
-    return FirstK(model, pool, config, check, workers[0].shared)
-
-
-ENGINE = EngineKind(_start, ignores=frozenset({"devices"}), processes=True)

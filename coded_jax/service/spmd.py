@@ -12,11 +12,10 @@ from coded_jax.codes import erasures
 from coded_jax.codes.quorum import suffices
 from coded_jax.devices import placement
 from coded_jax.runs.coded_model import compiled_infer
-from coded_jax.service import engine
-from coded_jax.service.engine import Closed, Inference, NotEnoughResults
+from coded_jax.service.engine import Closed, Engine, Inference, NotEnoughResults
 
 
-class Spmd(engine.Engine):
+class Spmd(Engine):
     """Computes requests by `pipeline.infer` on the mesh of the model.
 
     A slow device delays the response, and one that fails fails all. It is the reference
@@ -53,10 +52,3 @@ class Spmd(engine.Engine):
 
     def warm_up(self, images: Any) -> None:
         self.infer(0, images, float("inf"))
-
-
-ENGINE = engine.EngineKind(
-    lambda model, config, check: Spmd(model),
-    ignores=engine.OF_POOLS | engine.OF_CLUSTERS,
-    pooled=False,
-)

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from coded_jax.checks import require, require_type
 from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
-from coded_jax.service import local, ray_workers, spmd
 from coded_jax.service.byzantine.check import Check, load_check
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import Engine, EngineKind
+from coded_jax.service.engine import Engine
 from coded_jax.service.faults import Faults, with_faults
+from coded_jax.service.first_k import FirstK
+from coded_jax.service.local import local_workers
+from coded_jax.service.pool import Pool
+from coded_jax.service.ray_workers import ray_workers
 from coded_jax.service.service import Service
+from coded_jax.service.spmd import Spmd
 from coded_jax.types import BaseModel, PyTree
 
-ENGINES: dict[str, EngineKind] = {
-    "local": local.ENGINE,
-    "ray": ray_workers.ENGINE,
-    "spmd": spmd.ENGINE,
+OF_CLUSTERS = frozenset({"address", "reconnect_for"})
+OF_POOLS = {"shortfall", "hedge_after", "patience", "spares", "strikes", "check_wait"}
+
+
+class EngineKind(NamedTuple):
+    """An entry of the registry of engines.
+
+    Attributes:
+      ignores: options of `serve` that mean nothing to it.
+      workers: `(model, config) -> workers`, for each piece and spares; None where one
+        program computes a model that is loaded onto all devices.
+      processes: whether its workers are processes, which can be killed and frozen.
+    """
+
+    ignores: frozenset[str]
+    workers: Callable[[CodedModel, ServeConfig], Sequence[Any]] | None = None
+    processes: bool = False
+
+    def start(
+        self, model: CodedModel, config: ServeConfig, check: Check | None
+    ) -> Engine:
+        """Starts an engine, which checks results where there is a check."""
+        if self.workers is None:
+            return Spmd(model)
+        workers = self.workers(model, config)
+        supervisor = getattr(workers[0], "shared", None)
+        return FirstK(model, Pool(workers, config), config, check, supervisor)
+
+
+ENGINES = {
+    "local": EngineKind(OF_CLUSTERS, local_workers),
+    "ray": EngineKind(frozenset({"devices"}), ray_workers, processes=True),
+    "spmd": EngineKind(OF_CLUSTERS | OF_POOLS | {"faults"}),
 }
 
 
@@ -71,7 +105,7 @@ def serve(
         for name, value in own.items():
             require(name, type(value).__name__, value is None, "none beside a model")
     else:
-        model = load(run, 1 if kind.pooled else config.devices, **own)
+        model = load(run, 1 if kind.workers else config.devices, **own)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     config = _with_batches(config, model.pipeline.images_per_input)

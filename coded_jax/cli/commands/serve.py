@@ -57,7 +57,7 @@ def _check_front(settings: WebConfig) -> str | None:
         raise ImportError(problem) from None
 
     engine = runtime_flags.ENGINE.value
-    fits = not DEMO.value or ENGINES[engine].pooled
+    fits = not DEMO.value or ENGINES[engine].workers is not None
     require("demo", DEMO.value, fits, f"none with the engine {engine!r}")
     ports = {"port": (settings.host, settings.port)}
     if METRICS_PORT.value is not None:
@@ -99,7 +99,7 @@ def _listening(
     from coded_jax.service.web.page import Demo
 
     def reload() -> None:
-        pooled = ENGINES[runtime_flags.ENGINE.value].pooled
+        pooled = ENGINES[runtime_flags.ENGINE.value].workers is not None
         service.reload(load(WORKDIR.value, 1 if pooled else DEVICES.value))
         startup.shorten_collections()
 

@@ -30,7 +30,6 @@ from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config, tuples
-from coded_jax.service import cluster
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faults import inject
@@ -194,14 +193,9 @@ class Workers:
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
         if held != network or pool is None or len(pool) < n:
             self._close()
-            spares = n - pipeline.n
-            if self._engine == "local":
-                workers = local_workers(model, spares=spares)
-            else:
-                own = ServeConfig(batches=(1,), spares=spares)
-                workers = ray_workers(model, own)
-            config = ServeConfig(patience=PATIENCE)
-            pool = Pool(workers, config, cluster.STARTUP)
+            start = local_workers if self._engine == "local" else ray_workers
+            workers = start(model, ServeConfig(batches=(1,), spares=n - pipeline.n))
+            pool = Pool(workers, ServeConfig(patience=PATIENCE))
             self._held = network, pool
         return pool, model
 

@@ -111,7 +111,7 @@ def test_a_connection_is_kept_also_after_errors(served):
         (KeyError("x"), 500, "KeyError: 'x'"),
     ],
 )
-def test_statuses_of_a_service_that_fails(error, status, line):
+def test_statuses_of_a_service_that_fails(error, status, line, caplog):
     service = Service(waits=True)
     with listening(service) as url:
         connection = connect(url)
@@ -123,6 +123,7 @@ def test_statuses_of_a_service_that_fails(error, status, line):
         expected = "1" if status == 503 else None
         assert answer.headers["Retry-After"] == expected
         connection.close()
+    assert bool(caplog.records) == (status == 500)  # a defect of the service
 
 
 def test_a_request_that_nothing_is_heard_of_ends_at_its_deadline():
