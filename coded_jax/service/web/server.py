@@ -11,6 +11,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ OPEN = ("/static/", "/healthz/", "/readyz/", "/docs/")
 LATER = {"Retry-After": "1", "Connection": "close"}
 ENDING = JSONResponse({"error": "the service is being ended"}, 503, LATER)
 TOO_MANY = JSONResponse({"error": "too many connections"}, 503, LATER)
-CUT = 2.0  # seconds that a cancelled request, or a connection, has to end
+CUT = 2.0  # seconds that requests have beyond that, and connections to close
+LOOK = 0.02  # seconds between looks whether requests are in flight
 
 
 def read_token(path: str) -> str:
@@ -147,7 +149,7 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
         present = _refusing(app, ENDING) if draining.is_set() else app
         try:
             await present(scope, receive, send)
-        except asyncio.CancelledError:  # by `drain`
+        except asyncio.CancelledError:  # at the end
             with contextlib.suppress(RuntimeError):  # a part of the answer is sent
                 await ENDING(scope, receive, send)
 
@@ -167,31 +169,19 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
     )
     config.load()
     server = uvicorn.Server(config)
-    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-    loop, port = runner.get_loop(), listener.getsockname()[1]
-
-    def serve() -> None:
-        with runner:
-            runner.run(server.serve([listener]))
-
-    thread = threading.Thread(target=serve, daemon=True)
+    serving = server.serve([listener])
+    thread = threading.Thread(target=asyncio.run, args=(serving,), daemon=True)
     thread.start()
 
-    async def drain() -> None:
-        draining.set()
-        tasks = server.server_state.tasks  # a request each
-        for seconds in (settings.drain, CUT):
-            if tasks:
-                await asyncio.wait({*tasks}, timeout=seconds)
-            for task in {*tasks}:
-                task.cancel()
-        server.should_exit = True
-
     def close() -> None:
-        asyncio.run_coroutine_threadsafe(drain(), loop).result()
+        draining.set()
+        end = time.monotonic() + settings.drain
+        while server.server_state.tasks and time.monotonic() < end:  # a request each
+            time.sleep(LOOK)
+        server.should_exit = True  # after `CUT` it cancels requests
         thread.join()
 
-    return port, close
+    return listener.getsockname()[1], close
 
 
 def _refusing(app: ASGIApp, refusal: ASGIApp) -> ASGIApp:
