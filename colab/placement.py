@@ -214,7 +214,8 @@ def show_programs(mesh):
     """Compiles the programs for the devices of a mesh, and prints their figures."""
     examples = len(dataset.train.images)
     described = programs.Sizes(dataset.image_shape, dataset.classes, examples)
-    chosen = programs.main_programs(config, described, mesh, batch=64)
+    subject = programs.Subject(config, described, mesh)
+    chosen = subject.inference(64), subject.uncoded_inference(64), subject.step("code")
     compiled = list(map(programs.compile_program, chosen))
     chip = chip_of(mesh.devices.flat[0].device_kind)
     console.print(program_table.table(compiled, chip))

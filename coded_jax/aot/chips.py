@@ -30,54 +30,40 @@ class Chip(NamedTuple):
     source: str
 
 
-TPU_PAGES = "https://docs.cloud.google.com/tpu/docs"
-
-
 def _tpu(
-    kind: str, *, teraflops: float, memory: float, moved: float, sent: float, name: str
+    name: str, kind: str, *, teraflops: float, memory: float, moved: float, sent: float
 ) -> Chip:
     """Makes a TPU's record, of figures in tera-, gibi- and gigabytes as its page has
     them."""
-    flops = {dtype: teraflops * 1e12 for dtype in ("bfloat16", "float32")}
-    rates = {"memory_bandwidth": moved * 1e9, "link_bandwidth": sent * 1e9}
-    source = f"{TPU_PAGES}/{name}"
-    return Chip(name, kind, flops, memory=memory * 2**30, source=source, **rates)
+    return Chip(
+        name,
+        kind,
+        flops=dict.fromkeys(("bfloat16", "float32"), teraflops * 1e12),
+        memory=memory * 2**30,
+        memory_bandwidth=moved * 1e9,
+        link_bandwidth=sent * 1e9,
+        source=f"https://docs.cloud.google.com/tpu/docs/{name}",
+    )
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
         # Six links of 50 GB/s in each direction, see the paper on that page.
-        _tpu("TPU v4", teraflops=275, memory=32, moved=1200, sent=300, name="v4"),
-        _tpu(
-            "TPU v5 lite", teraflops=197, memory=16, moved=819, sent=400 / 2, name="v5e"
-        ),
-        _tpu("TPU v5", teraflops=459, memory=95, moved=2765, sent=1200 / 2, name="v5p"),
-        _tpu(
-            "TPU v6 lite",
-            teraflops=918,
-            memory=32,
-            moved=1638,
-            sent=800 / 2,
-            name="v6e",
-        ),
-        # Half a chip: JAX sees two devices for each.
-        _tpu(
-            "TPU7x",
-            teraflops=2307 / 2,
-            memory=192 / 2,
-            moved=7380 / 2,
-            sent=1200 / 4,
-            name="tpu7x",
-        ),
+        _tpu("v4", "TPU v4", teraflops=275, memory=32, moved=1200, sent=300),
+        _tpu("v5e", "TPU v5 lite", teraflops=197, memory=16, moved=819, sent=400 / 2),
+        _tpu("v5p", "TPU v5", teraflops=459, memory=95, moved=2765, sent=1200 / 2),
+        _tpu("v6e", "TPU v6 lite", teraflops=918, memory=32, moved=1638, sent=800 / 2),
+        # Half a chip of 2307 teraflops, 192 GiB and 7380 GB/s: JAX sees two devices.
+        _tpu("tpu7x", "TPU7x", teraflops=1153.5, memory=96, moved=3690, sent=1200 / 4),
         Chip(
             "h100",
             "NVIDIA H100 80GB HBM3",
-            {"bfloat16": 989.4e12, "float32": 494.7e12},
-            80e9,
-            3.35e12,
-            900e9 / 2,
-            "https://www.nvidia.com/en-us/data-center/h100/",
+            flops={"bfloat16": 989.4e12, "float32": 494.7e12},
+            memory=80e9,
+            memory_bandwidth=3.35e12,
+            link_bandwidth=900e9 / 2,
+            source="https://www.nvidia.com/en-us/data-center/h100/",
         ),
     )
 }

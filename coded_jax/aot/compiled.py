@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections import defaultdict
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from coded_jax.aot.chips import Chip
-from coded_jax.aot.hlo import Instruction, Module, array_bytes, arrays
+from coded_jax.aot.hlo import Instruction, Module, total_bytes
 
 # What leaves a device, as a share of the array that a collective has for its result,
 # of p devices: those of ring algorithms, which no other undercuts.
@@ -23,12 +24,11 @@ SENT = {
     "collective-permute": lambda p: 1.0,
 }
 HOST = re.compile(r"callback|host", re.IGNORECASE)
-HOST_OPCODES = ("infeed", "outfeed")
-TRANSFERS = ("send", "recv")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 
 
-class Collectives(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Collectives:
     """The collectives of one kind in a program.
 
     Attributes:
@@ -40,7 +40,8 @@ class Collectives(NamedTuple):
     sent: int
 
 
-class Figures(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Figures:
     """The figures of one device of a compiled program; the body of a loop counts once.
 
     Attributes:
@@ -69,14 +70,9 @@ class Figures(NamedTuple):
         """Returns the bytes of HBM that the program needs at once."""
         return sum(self.memory.values())
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the fields as JSON has them."""
-        collectives = {kind: x._asdict() for kind, x in self.collectives.items()}
-        return self._asdict() | {"collectives": collectives, "host": list(self.host)}
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Figures:
-        """Returns the figures of `to_json`."""
+        """Returns the figures that `dataclasses.asdict` has written."""
         kinds = fields["collectives"].items()
         collectives = {kind: Collectives(**x) for kind, x in kinds}
         host = tuple(fields["host"])
@@ -110,20 +106,10 @@ class Bound(NamedTuple):
 def figures_of(compiled: jax.stages.Compiled) -> Figures:
     """Reads the figures of a compiled program."""
     module = Module(compiled.as_text() or "")
-
-    def asks_host(x: Instruction) -> bool:
-        if x.opcode in TRANSFERS:  # else to another device
-            return "is_host_transfer=true" in x.attributes
-        return x.opcode in HOST_OPCODES or HOST.search(x.target) is not None
-
-    analysis: Any = compiled.cost_analysis() or {}
-    analysis = analysis[0] if isinstance(analysis, list) else analysis
+    analysis: Any = compiled.cost_analysis() or {}  # none for CUDA
     stats: Any = compiled.memory_analysis()
-    cycles = [
-        int(match[1])
-        for instruction in module.run()
-        if (match := CYCLES.search(instruction.attributes))
-    ]
+    run = [*module.run()]
+    cycles = [int(x) for own in run for x in CYCLES.findall(own.attributes)]
     return Figures(
         operations=float(analysis.get("flops") or module.products()),
         moved=module.moved(),
@@ -135,9 +121,16 @@ def figures_of(compiled: jax.stages.Compiled) -> Figures:
             "code": stats.generated_code_size_in_bytes,
         },
         collectives=collectives_of(module),
-        host=tuple(x.name for x in module.all() if asks_host(x)),
-        fusions=sum(x.opcode == "fusion" for x in module.run()),
+        host=tuple(name for name, x in module.by_name.items() if _asks_host(x)),
+        fusions=sum(x.opcode == "fusion" for x in run),
     )
+
+
+def _asks_host(instruction: Instruction) -> bool:
+    if instruction.opcode in ("send", "recv"):  # else to another device
+        return "is_host_transfer=true" in instruction.attributes
+    feeds = instruction.opcode in ("infeed", "outfeed")
+    return feeds or HOST.search(instruction.target) is not None
 
 
 def collectives_of(module: Module) -> dict[str, Collectives]:
@@ -147,15 +140,15 @@ def collectives_of(module: Module) -> dict[str, Collectives]:
       module: the program.
     """
     sent: dict[str, list[float]] = defaultdict(list)
-    for instruction in module.all():
+    for instruction in module.by_name.values():
         # Of a pair of start and done the first has the groups, the second the results.
         kind = instruction.opcode.removesuffix("-done")
         if kind in SENT:
             paired = instruction.opcode != kind
             begun = module.by_name[instruction.operands[0]] if paired else instruction
             devices = _group_size(begun.attributes) or module.devices
-            plain = [a._replace(layout="") for a in arrays(instruction.types)]
-            sent[kind].append(SENT[kind](devices) * sum(map(array_bytes, plain)))
+            plain = (x._replace(layout="") for x in instruction.results)
+            sent[kind].append(SENT[kind](devices) * total_bytes(plain))
     return {kind: Collectives(len(x), round(sum(x))) for kind, x in sent.items()}
 
 

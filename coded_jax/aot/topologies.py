@@ -32,6 +32,12 @@ VARIABLES = {
 HOSTS = {"1x1": (1, 1, 1), "2x2": (2, 2, 1), "2x4": (2, 4, 1)}
 """Chips of one host of a v5e or v6e, by topology; larger ones have hosts of 2x2."""
 
+COMPILERS = {
+    "aot-tpu": ("libtpu",),
+    "aot-cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"),
+}
+"""Modules, one of which has a compiler, by the extra that brings them."""
+
 AXES = {"v5e": 2, "v6e": 2, "h100": 1}
 """Axes of the topology of a chip; three of those that are not named."""
 
@@ -76,44 +82,31 @@ def describe(target: str) -> list[jax.Device]:
             f"target: {target!r} given, one of {', '.join(CHIPS)} with its topology "
             f"accepted, as {FORM}"
         )
-    module, extra = (
-        ("jax_plugins", "aot-cuda") if name == "h100" else ("libtpu", "aot-tpu")
-    )
-    is_there = importlib.util.find_spec(module) is not None
-    if is_there and name == "h100":
-        plugins = ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13")
-        is_there = any(importlib.util.find_spec(plugin) for plugin in plugins)
-    if not is_there:
+    extra = "aot-cuda" if name == "h100" else "aot-tpu"
+    if not any(map(importlib.util.find_spec, COMPILERS[extra])):
         raise ImportError(
             f"target: {target!r} needs a compiler that is not installed: "
             f"pip install 'coded_jax[{extra}]'"
         )
-    os.environ.update(
-        {key: os.environ.get(key, text) for key, text in VARIABLES.items()}
-    )
+    os.environ.update(VARIABLES | os.environ)
     from jax.experimental import topologies
 
+    options: dict[str, Any] = {"platform": "tpu", "topology_name": target}
+    if name == "h100":
+        options = {"platform": "cuda", "target_config": H100, "topology": f"1x1x{size}"}
+    if name == "v4":  # both cores as one device
+        options["chip_config_name"] = "megacore"
+    if size in HOSTS:
+        options["chips_per_host_bounds"] = HOSTS[size]
     try:
         with _quiet():
-            if name == "h100":
-                jax.devices()  # looks for plug-ins, that of CUDA among them
-                options = {"target_config": H100, "topology": f"1x1x{size}"}
-                topology = topologies.get_topology_desc(platform="cuda", **options)
-            else:
-                options = (
-                    {"chips_per_host_bounds": HOSTS[size]} if size in HOSTS else {}
-                )
-                if name == "v4":  # both cores as one device
-                    options = {"chip_config_name": "megacore"}
-                topology = topologies.get_topology_desc(
-                    platform="tpu", topology_name=target, **options
-                )
+            jax.devices()  # looks for plug-ins, that of CUDA among them
+            return list(topologies.get_topology_desc(**options).devices)
     except Exception as error:  # of any kind: each compiler has its own
         raise ValueError(
             f"target: {target!r} given, a topology of {name} that its compiler knows "
             f"accepted ({first_line(error)})"
         ) from error
-    return list(topology.devices)
 
 
 @contextlib.contextmanager
@@ -127,29 +120,6 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def place_of(device: jax.Device) -> tuple[int, ...]:
-    """Returns the place of a device: its chip's coordinates in the slice and its core
-    on the chip; without coordinates its number."""
-    coordinates = getattr(device, "coords", None)
-    if coordinates is None:
-        return (device.id,)
-    return (*coordinates, getattr(device, "core_on_chip", 0))
-
-
-def devices_of_host(target: str, devices: int) -> int:
-    """Returns the number of devices of a target on one host.
-
-    Args:
-      target: as of `describe`.
-      devices: of the target.
-    """
-    name, _, size = target.partition(":")
-    if name == "h100" or size in HOSTS:
-        return devices
-    dies = 2 if name == "tpu7x" else 1
-    return min(devices, 4 * dies)  # hosts of 2x2 chips
 
 
 def compiler_options(device: jax.Device) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from coded_jax.aot.chips import CHIPS, Chip
 from coded_jax.aot.compiled import Bound, bound
 from coded_jax.aot.program_table import LIMITS, collectives_text
 from coded_jax.aot.programs import Compiled
-from coded_jax.aot.topologies import devices_of_host
+from coded_jax.aot.topologies import HOSTS
 from coded_jax.report import table
 from coded_jax.report.formatting import number_text, size_text
 from coded_jax.report.table import Columns
@@ -216,9 +216,12 @@ FIRST_K: Columns = {
 def on_one_host(program: Program) -> bool:
     """Returns whether a program is a coded inference on several devices of one host: of
     more hosts the local engine has only the devices of its own."""
+    name, _, size = program.content["target"].partition(":")
     devices = math.prod(program.outcome.mesh)
-    whole = devices == devices_of_host(program.content["target"], devices) > 1
-    return whole and program.outcome.name.startswith("coded inference")
+    # Others have hosts of 2x2 chips, and a TPU7x two devices on a chip.
+    most = 8 if name == "tpu7x" else 4
+    whole = name == "h100" or size in HOSTS or devices <= most
+    return whole and devices > 1 and program.outcome.name.startswith("coded inference")
 
 
 def first_k_section() -> Section:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coded_jax.aot.hlo import Module, array_bytes, arrays
+from coded_jax.aot.hlo import Module, arrays, total_bytes
 
 
 def entry(*lines, parameters="x: f32[8]", before=""):
@@ -30,7 +30,7 @@ def entry(*lines, parameters="x: f32[8]", before=""):
     ],
 )
 def test_bytes_of_arrays(text, size):
-    assert sum(map(array_bytes, arrays(text))) == size
+    assert total_bytes(arrays(text)) == size
 
 
 def test_operands_and_results_are_moved_and_views_are_not():

@@ -1,5 +1,7 @@
 """The table of compiled programs for a terminal."""
 
+import dataclasses
+
 import pytest
 
 from coded_jax.aot import program_table
@@ -37,5 +39,7 @@ def outcome(**changed):
     ],
 )
 def test_the_bound_is_named(changed, dtype, limit):
-    cells = program_table.cells(outcome(dtype=dtype), FIGURES._replace(**changed), CHIP)
+    cells = program_table.cells(
+        outcome(dtype=dtype), dataclasses.replace(FIGURES, **changed), CHIP
+    )
     assert cells[-1] == limit and len(cells) == len(program_table.COLUMNS)

@@ -34,8 +34,7 @@ def test_other_targets_are_refused_in_one_line(target):
     "target, missing, extra",
     [
         ("v5e:2x4", "libtpu", "aot-tpu"),
-        # Plug-ins for other devices are no compiler for GPUs.
-        ("h100:8", "jax_plugins.xla_cuda", "aot-cuda"),
+        ("h100:8", "jax_cuda", "aot-cuda"),
     ],
 )
 def test_a_missing_compiler_is_told_in_one_line(monkeypatch, target, missing, extra):

@@ -12,6 +12,7 @@ v5e:2x4, v4:2x2x2, tpu7x:2x2x1 or h100:8; without one it is the devices at hand.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -61,12 +62,14 @@ def main(argv: list[str]) -> None:
     fits = path.parent.is_dir() and not path.is_dir()
     require("json", JSON.value, fits, "a file in a folder that exists")
     image, classes, examples = example_from_flags()
-    sizes = programs.Sizes(image.shape, classes, examples)
+    described = programs.Sizes(image.shape, classes, examples)
+    subject = programs.Subject(config, described, mesh)
     # Nothing is lowered yet, but all is checked.
-    made = [*programs.programs_of(config, sizes, mesh, batches, KINDS.value)]
+    made = [*subject.programs(batches, KINDS.value)]
     if PICTURE.value:
         try:
-            mesh_picture.draw(PICTURE.value, mesh, config.k, config.r)
+            picture = mesh_picture.figure_of(mesh, config.k, config.r)
+            picture.savefig(PICTURE.value, dpi=150)
         except (ImportError, OSError, ValueError) as error:
             raise ValueError(f"picture: {error} (--picture= draws none)") from error
     chip, console = chip_of(devices[0].device_kind), Console(highlight=False)
@@ -85,8 +88,8 @@ def main(argv: list[str]) -> None:
                 "versions": programs.versions(),
                 "target": TARGET.value,
                 "config": config.to_json(),
-                "exchanged": programs.exchanged(config, sizes),
-                "programs": [outcome.to_json() for outcome in outcomes],
+                "exchanged": subject.exchanged,
+                "programs": [*map(dataclasses.asdict, outcomes)],
                 "seconds": sum(outcome.seconds for outcome in outcomes),
             }
             path.write_text(json.dumps(content, indent=1) + "\n")
