@@ -22,80 +22,112 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax import splitting
 from coded_jax.codes.quorum import pieces_of
 from coded_jax.inference.pipeline import Results
 from coded_jax.inference.stages import CodedStage, end_stage, shares_of
-from coded_jax.service.byzantine.check import StageCheck
 from coded_jax.types import PyTree, apart
 
 STATISTICS = 3
 
 
-class Predictions(NamedTuple):
-    """Shares that the code decodes from the other results.
+class Directions(NamedTuple):
+    """The means and bases of a `StageCheck`."""
+
+    means: Any
+    bases: Any
+
+
+class Observed(NamedTuple):
+    """Results, and what the code makes of the others.
 
     Attributes:
-      shares: `[n, B, M, M', D]`; zeros where it makes nothing.
-      known: for each result whether it makes something.
+      own: float32 `[n, B, c]`, coordinates of the results.
+      decoded: float32 `[n, B, c]`, those of the shares that are decoded from the other
+        results; zeros where none is.
+      largest: float32 `[n, B]`, the largest difference of values of the two; infinite
+        where none is decoded.
     """
 
-    shares: jax.Array
-    known: tuple[bool, ...]
+    own: Any
+    decoded: Any
+    largest: Any
 
 
-def predict(
+def observe(
+    stage: CodedStage,
+    params: PyTree,
+    directions: Directions,
+    results: Results,
+    arrived: jax.Array,
+) -> Observed:
+    """Compares every result with what is decoded from the others.
+
+    Args:
+      stage: the coded stage.
+      params: of its code.
+      directions: in which results are looked at.
+      results: whose features are zeros for what did not arrive.
+      arrived: bool `[n]`.
+    """
+    shares = shares_of(stage, results.features)
+    predicted, known = _predict(stage, params, results, arrived)
+    largest = jnp.abs(shares - predicted).max(axis=(2, 3, 4)).astype(jnp.float32)
+    decoded = coordinates(directions, predicted)
+    return Observed(
+        coordinates(directions, shares),
+        jnp.where(known[:, None, None], decoded, 0),
+        jnp.where(known[:, None], largest, jnp.inf),
+    )
+
+
+def _predict(
     stage: CodedStage, params: PyTree, results: Results, arrived: jax.Array
-) -> Predictions:
+) -> tuple[jax.Array, np.ndarray]:
     """Decodes every result from the others.
 
     Of data pieces that is their share. Where queries are weighted sums of pieces,
     results are those sums of shares; so what is decoded is encoded again.
 
-    Args:
-      stage: the coded stage.
-      params: of its code.
-      results: whose features are zeros for what did not arrive.
-      arrived: bool `[n]`.
+    Returns:
+      `[n, B, M, M', D]`, and bool `[n]`, whether the code makes something of it.
     """
     features, kept = results
     n, batch = features.shape[:2]
-    copies = pieces_of(stage.code.quorum, stage.plan.k, n)
     sums = _encodes_shares(stage, params, features)
-    known = tuple(sums or i is not None for i in copies)
-    left_out = [i for i in range(n) if known[i]]
+    copies = range(n) if sums else pieces_of(stage.code.quorum, stage.plan.k, n)
+    left_out = np.array([i for i in range(n) if copies[i] is not None])
     others = arrived[None] & ~jnp.eye(n, dtype=bool)[jnp.array(left_out)]
     available = jnp.repeat(others.T, batch, axis=1)  # [n, m B]
-    repeated = jnp.tile(features, (1, len(left_out), *[1] * (features.ndim - 2)))
-    guide = [
-        jnp.tile(x, (len(left_out), 1, 1, 1)) for x in kept[: stage.code.traits.guided]
-    ]
+    repeated = jnp.concatenate([features] * len(left_out), axis=1)
+    guide = kept[: stage.code.traits.guided]
+    guide = tuple(jnp.concatenate([x] * len(left_out)) for x in guide)
     decoded_stage = end_stage(
-        stage, params, repeated, available, tuple(guide), unconditional=True
+        stage, params, repeated, available, guide, unconditional=True
     )
-    merged = apart(decoded_stage)[0]
-    decoded = splitting.shares(stage.plan, merged)
+    decoded = splitting.shares(stage.plan, apart(decoded_stage)[0])
     if sums:
         decoded = stage.code.encode(params, decoded)
-    decoded = decoded.reshape(len(decoded), len(left_out), batch, *decoded.shape[2:])
-    own = {i: decoded[i if sums else copies[i], m] for m, i in enumerate(left_out)}
-    blank = jnp.zeros_like(decoded[0, 0])
-    return Predictions(jnp.stack([own.get(i, blank) for i in range(n)]), known)
+    decoded = decoded.reshape(len(decoded), -1, batch, *decoded.shape[2:])
+    shares = [jnp.zeros_like(decoded[0, 0])] * n
+    for m, i in enumerate(left_out):
+        shares[i] = decoded[copies[i], m]
+    return jnp.stack(shares), np.isin(np.arange(n), left_out)
 
 
 def _encodes_shares(stage: CodedStage, params: PyTree, features: jax.Array) -> bool:
     """Returns whether the encoder can encode shares as it encodes pieces: it only
     weighs pieces, without learned parameters or a network."""
-    if jax.tree.leaves(params):
-        return False
-    shape = (features.shape[1], *stage.plan.share_shape)
-    shares = jax.ShapeDtypeStruct((stage.plan.k, *shape), features.dtype)
+    n, batch = features.shape[:2]
+    shape = (stage.plan.k, batch, *stage.plan.share_shape)
+    shares = jax.ShapeDtypeStruct(shape, features.dtype)
     try:
         encoded = jax.eval_shape(stage.code.encode, params, shares)
     except (TypeError, ValueError):  # of a user's own, for one shape
         return False
-    return encoded.shape == (len(features), *shape)
+    return not jax.tree.leaves(params) and encoded.shape == (n, *shape[1:])
 
 
 def roots(shares: jax.Array) -> jax.Array:
@@ -105,17 +137,18 @@ def roots(shares: jax.Array) -> jax.Array:
     return jnp.sign(flat) * jnp.sqrt(jnp.abs(flat))
 
 
-def coordinates(means: jax.Array, bases: jax.Array, shares: jax.Array) -> jax.Array:
+def coordinates(directions: Directions, shares: jax.Array) -> jax.Array:
     """Returns the coordinates of results.
 
     Args:
-      means, bases: see `StageCheck`.
+      directions: q of them.
       shares: `[n, B, M, M', D]`.
 
     Returns:
       float32 `[n, B, c]`: along the q directions; where these are fewer than the values
       of a share, also the logarithm of what they leave out, and c is `q + 1`.
     """
+    means, bases = directions
     centred = roots(shares) - means[:, None]
     along = jnp.einsum("nbd,ndq->nbq", centred, bases)
     if bases.shape[1] == bases.shape[2]:
@@ -125,21 +158,23 @@ def coordinates(means: jax.Array, bases: jax.Array, shares: jax.Array) -> jax.Ar
     return jnp.concatenate([along, energy[..., None]], axis=-1)
 
 
-class Difference(NamedTuple):
-    """Coordinates of results, and their differences from predictions.
+def regressors(hidden: Any, own: Any, decoded: Any, others: Any) -> jax.Array:
+    """Returns the inputs of the regression of one result, float32 `[B, p + H]`.
 
-    Attributes:
-      coordinates: float32 `[n, B, c]`, of the results.
-      left: float32 `[n, B, c]`, after the regression.
-      largest: float32 `[n, B]`, of the values themselves, from what the code predicts.
+    Args:
+      hidden: see `StageCheck`.
+      own: float32 `[n, B, c]`, the coordinates of all results.
+      decoded: float32 `[B, c]`, what the code makes of it.
+      others: bool `[n]`, the other results that arrived.
     """
+    used = jnp.where(others[:, None, None], own, 0)
+    used = jnp.moveaxis(used, 0, 1).reshape(len(decoded), -1)
+    ones = jnp.ones((len(decoded), 1), used.dtype)
+    inputs = jnp.concatenate([used, decoded, ones], axis=-1)
+    return jnp.concatenate([inputs, jax.nn.relu(inputs @ hidden)], axis=-1)
 
-    coordinates: jax.Array
-    left: jax.Array
-    largest: jax.Array
 
-
-def statistics(whitener: Any, alone: Any, own: jax.Array, left: jax.Array) -> jax.Array:
+def statistics(whitener: Any, alone: Any, own: Any, left: Any) -> jax.Array:
     """Computes the statistics of one result.
 
     Args:
@@ -157,44 +192,3 @@ def statistics(whitener: Any, alone: Any, own: jax.Array, left: jax.Array) -> ja
     single = jnp.abs(white @ whitener.T) / jnp.linalg.norm(whitener, axis=-1)[None]
     outstanding = single.max(-1) / jnp.sqrt(a / c + 1e-6)
     return jnp.stack([jnp.log((c + a) / (c + b)), jnp.log1p(a / c), outstanding])
-
-
-def difference(
-    check: StageCheck,
-    place: jax.Array,
-    stage: CodedStage,
-    params: PyTree,
-    results: Results,
-    *,
-    arrived: jax.Array,
-) -> Difference:
-    """Computes what differs from predictions.
-
-    Args:
-      check: of the stage.
-      place: of the results that arrived, in `StageCheck.places`.
-      stage, params, results, arrived: as of `predict`.
-    """
-    predicted = predict(stage, params, results, arrived)
-    shares = shares_of(stage, results.features)
-    own = coordinates(check.means, check.bases, shares)
-    decoded = coordinates(check.means, check.bases, predicted.shares)
-    n, batch, c = own.shape
-    others = arrived[None] & ~jnp.eye(n, dtype=bool)
-    of_others = jnp.where(others[:, None, :, None], jnp.moveaxis(own, 0, 1)[None], 0)
-    decoded = jnp.where(jnp.array(predicted.known)[:, None, None], decoded, 0)
-    ones = jnp.ones((n, batch, 1), own.dtype)
-    parts = [of_others.reshape(n, batch, n * c), decoded, ones]
-    inputs = expanded(check.hidden, jnp.concatenate(parts, axis=-1))
-    left = own - jnp.einsum("nbp,npc->nbc", inputs, check.weights[place])
-    return Difference(own, left, largest_difference(shares, predicted.shares))
-
-
-def expanded(hidden: Any, inputs: Any) -> jax.Array:
-    """Returns inputs `[..., p]` with H hidden values behind them, `[..., p + H]`."""
-    return jnp.concatenate([inputs, jax.nn.relu(inputs @ hidden)], axis=-1)
-
-
-def largest_difference(shares: jax.Array, predicted: jax.Array) -> jax.Array:
-    """Returns the largest difference of values of each result, `[n, B]`."""
-    return jnp.abs(shares - predicted).max(axis=(2, 3, 4)).astype(jnp.float32)

@@ -32,8 +32,8 @@ class Alarm(NamedTuple):
       suspicious: bool `[B]`, whether a result of the image is wrong.
       ratio: float32 `[B]`, the largest statistic over its threshold; 0 where nothing
         can be checked, infinite where a value is implausible.
-      implausible: bool `[n, B]`, results with a value that no right one has, see
-        `plausible`: these are wrong whatever the others say.
+      implausible: bool `[n, B]`, results with a value that no right one has: these are
+        wrong whatever the others say.
     """
 
     suspicious: jax.Array
@@ -59,8 +59,7 @@ def inspect(
         for those that did not arrive.
       available: bool `[n]`, the results that arrived.
     """
-    results = results._replace(features=jnp.stack(results.features))
-    implausible = ~plausible(check, results.features) & available[:, None]
+    results, implausible = _stacked(check, results, available)
     return _alarm(stage, check, params, results, available, implausible=implausible)
 
 
@@ -82,8 +81,7 @@ def name_culprit(
     Returns:
       int32 `[B]`, `UNNAMED` where no result is named.
     """
-    results = results._replace(features=jnp.stack(results.features))
-    implausible = ~plausible(check, results.features) & available[:, None]
+    results, implausible = _stacked(check, results, available)
     pieces = jnp.arange(len(available))
 
     def ratio_without(candidate: jax.Array) -> jax.Array:
@@ -118,30 +116,28 @@ def culprit_of_request(suspicious: Any, named: Any) -> int:
     return int(most[0]) if len(most) == 1 else UNNAMED
 
 
-def plausible(check: StageCheck, features: jax.Array) -> jax.Array:
-    """Returns the mask of results whose values all lie in the range of right ones,
-    bool `[n, B]`.
-
-    Compared are bits: no unit that takes tiny numbers for zeros hides them.
-
-    Args:
-      check: of the stage.
-      features: `[n, B, ...]`, float32 or bfloat16.
-    """
-    bits = value_bits(features)
-    magnitude = bits & 0x7FFFFFFF
-    fits = (magnitude >= check.magnitudes[0]) & (magnitude <= check.magnitudes[1])
-    signed = (bits >> 31 == 0) | check.negative
-    fits = (magnitude == 0) | (fits & signed)
-    return fits.all(axis=range(2, features.ndim))
-
-
 def value_bits(values: jax.Array) -> jax.Array:
     """Returns the bits of float32 or bfloat16 numbers as those of float32, uint32."""
     if values.dtype == jnp.bfloat16:
         short = jax.lax.bitcast_convert_type(values, jnp.uint16)
         return short.astype(jnp.uint32) << 16
     return jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+
+
+def _stacked(
+    check: StageCheck, results: Results, available: jax.Array
+) -> tuple[Results, jax.Array]:
+    """Returns results with one array of features, and those that are implausible, bool
+    `[n, B]`: with a value out of the range of right ones."""
+    features = jnp.stack(results.features)
+    # Bits are compared: no unit that takes tiny numbers for zeros hides them.
+    bits = value_bits(features)
+    magnitude = bits & 0x7FFFFFFF
+    fits = (magnitude >= check.magnitudes[0]) & (magnitude <= check.magnitudes[1])
+    signed = (bits >> 31 == 0) | check.negative
+    fits = (magnitude == 0) | (fits & signed)
+    plausible = fits.all(axis=range(2, features.ndim))
+    return results._replace(features=features), ~plausible & available[:, None]
 
 
 def _alarm(
@@ -159,17 +155,25 @@ def _alarm(
     use = arrived[:, None] & ~implausible
     use = use.reshape(*use.shape, *[1] * (features.ndim - 2))
     results = results._replace(features=jnp.where(use, features, 0))
-    differs = agreement.difference(
-        check, place, stage, params, results, arrived=arrived
-    )
-    values = jax.vmap(agreement.statistics)(
-        check.whiteners[place], check.alone, differs.coordinates, differs.left
-    )
-    centers, scales = check.centers[place], check.scales[place]
-    standard = ((values - centers[..., None]) / scales[..., None]).max(axis=1)
-    rounded = differs.largest / check.roundings[place][:, None]
-    of_results = jnp.where(check.exact[place][:, None], rounded, standard)
-    largest = jnp.where(arrived[:, None], of_results, -jnp.inf).max(axis=0)
+    directions = agreement.Directions(check.means, check.bases)
+    seen = agreement.observe(stage, params, directions, results, arrived)
+    others = arrived[None] & ~jnp.eye(len(arrived), dtype=bool)
+
+    fits = (check.weights, check.whiteners, check.centers, check.scales)
+    fits = [of_sets[place] for of_sets in fits]
+
+    def of_result(own: Any, decoded: Any, others: Any, alone: Any, fit: Any) -> Any:
+        """Returns the statistics `[T, B]` of a result in their scales."""
+        weights, whitener, centers, scales = fit
+        inputs = agreement.regressors(check.hidden, seen.own, decoded, others)
+        values = agreement.statistics(whitener, alone, own, own - inputs @ weights)
+        return (values - centers[:, None]) / scales[:, None]
+
+    of_results = jax.vmap(of_result)
+    standard = of_results(seen.own, seen.decoded, others, check.alone, fits).max(axis=1)
+    rounded = seen.largest / check.roundings[place][:, None]
+    compared = jnp.where(check.exact[place][:, None], rounded, standard)
+    largest = jnp.where(arrived[:, None], compared, -jnp.inf).max(axis=0)
     ratio = jnp.where(place >= 0, largest / check.thresholds[place], 0)
     ratio = jnp.where(implausible.any(axis=0), jnp.inf, ratio)
     return Alarm(~(ratio <= 1), ratio, implausible)

@@ -8,27 +8,38 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
-from coded_jax.inference.pipeline import Results
-from coded_jax.inference.stages import CodedStage, shares_of
+from coded_jax.inference.pipeline import Pipeline, Results, inputs_of
+from coded_jax.inference.stages import (
+    CodedStage,
+    begin_stage,
+    run_stage,
+    shares_of,
+    stage_results,
+)
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine import agreement, alarm
+from coded_jax.service.byzantine.agreement import Directions, Observed
 from coded_jax.service.byzantine.check import (
     Check,
     StageCheck,
     checked_patterns,
     fingerprint,
 )
-from coded_jax.service.byzantine.results import chunks
 from coded_jax.types import PyTree
+
+CHUNK = 500
+"""Images that are computed at once."""
 
 FEWEST = 5000
 """Validation images. With so many the second largest statistic is a threshold that one
@@ -74,9 +85,9 @@ def calibrate(
       ValueError: there are too few images for that rate, the code leaves nothing to
         check, or images have another shape.
     """
-    patterns = checked_patterns(model.pipeline)
+    count, n = len(images), model.pipeline.n
+    arrived = np.stack([_arrived(x, n) for x in checked_patterns(model.pipeline)])
     enough = max(FEWEST, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate)))
-    count = len(images)
     accepted = f"{enough} or more validation images for rate={rate:g}"
     require("images", count, count >= enough, accepted)
     require("training", len(training), len(training) >= FEWEST, f"{FEWEST} or more")
@@ -84,24 +95,20 @@ def calibrate(
     model.check_images(training)
     training = training[:MOST_TRAINING]
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    stages = [
-        _fit_stage(model, number, training, seed)
-        for number in range(len(model.pipeline.stages))
-    ]
+    stages, ratios = [], []
+    for number, stage in enumerate(model.pipeline.stages):
+        check = _fit_stage(model, number, training, seed)
+        inspect = functools.partial(alarm.inspect, stage, check, model.params[number])
+        of_sets = lambda results, inspect=inspect: jnp.stack(
+            [inspect(results, mask).ratio for mask in arrived]
+        )
+        ratios.append(_of_images(of_sets, model, number, images, seed + 1))
+        stages.append(check)
     order = order_of_threshold(count, rate)
-    largest = np.max(
-        [
-            _largest_statistics(model, number, check, images, seed)
-            for number, check in enumerate(stages)
-        ],
-        axis=0,
-    )
-    exact = np.all([np.asarray(stage.exact) for stage in stages], axis=0)
-    thresholds = np.sort(largest, axis=1)[:, -order]
-    for place, pattern in enumerate(patterns):
-        arrived = [i for i in range(model.pipeline.n) if i not in pattern]
-        if exact[place, arrived].all():
-            thresholds[place] = 1.0  # its unit is what is rounding
+    thresholds = np.sort(np.max(ratios, axis=0), axis=1)[:, -order]
+    exact = np.all([stage.exact for stage in stages], axis=0)
+    # Where all results are exact, the unit of the statistic is what is rounding.
+    thresholds = np.where((exact | ~arrived).all(axis=1), 1.0, thresholds)
     held = jnp.array(thresholds, jnp.float32)
     record = {
         "model": fingerprint(model),
@@ -122,41 +129,67 @@ def order_of_threshold(count: int, rate: float) -> int:
     ones, whose number is binomial. j is the largest with which that has a probability
     of 5 % at most.
     """
-    order, fewer = 0, 0.0
-    while True:
-        choices = math.lgamma(count + 1) - math.lgamma(order + 1)
-        choices -= math.lgamma(count - order + 1)
-        odds = order * math.log(rate) + (count - order) * math.log1p(-rate)
-        fewer += math.exp(choices + odds)
-        if fewer > 1 - CONFIDENCE:
-            return max(1, order)
-        order += 1
+    return max(1, int(stats.binom.ppf(1 - CONFIDENCE, count, rate)))
 
 
-class Observed(NamedTuple):
-    """Results of training images, compared with what the code makes of the others; N
-    images along the second axis.
+@functools.partial(jax.jit, static_argnames=("pipeline", "number"))
+def results_of_stage(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    *,
+    number: int,
+    available: jax.Array,
+) -> Results:
+    """Computes the results of a coded stage, as workers return them.
 
-    Attributes:
-      own, decoded: float32 `[n, N, c]`, coordinates of results, and of what the code
-        makes of the others.
-      largest: float32 `[n, N]`, the largest difference of values of the two.
-      bits: uint32 `[2, N]`, of the least magnitude but 0, and the largest.
-      negative: bool `[1, N]`, whether a value is below zero.
+    Args:
+      pipeline: the functions.
+      frozen: variables of the base model.
+      params: of the codes.
+      images: `[B, H, W, C]`.
+      number: of the stage, from 0.
+      available: bool `[S, n, B]`, the results that arrive in the stages before.
     """
+    state = inputs_of(pipeline, images)
+    for i, stage in enumerate(pipeline.stages[:number]):
+        state = run_stage(stage, frozen, params[i], state, available[i])
+    stage, own = pipeline.stages[number], params[number]
+    sent = begin_stage(stage, frozen, own, state)
+    return Results(stage_results(stage, frozen, own, sent.queries), sent.kept)
 
-    own: Any
-    decoded: Any
-    largest: Any
-    bits: Any
-    negative: Any
 
+def _of_images(
+    function: Callable[[Results], PyTree],
+    model: CodedModel,
+    number: int,
+    images: Any,
+    seed: int,
+) -> PyTree:
+    """Computes a function of the results of a stage for all images, in chunks of one
+    size; images are the second axis of its outputs.
 
-class Directions(NamedTuple):
-    """The means and bases of a `StageCheck`."""
-
-    means: Any
-    bases: Any
+    For a third of the images and more nothing is lost in the stages before, for the
+    others up to r results.
+    """
+    pipeline, size, parts = model.pipeline, min(CHUNK, len(images)), []
+    draw = lambda key: erasures.sample(key, pipeline.n, pipeline.r, size)
+    for start in range(0, len(images), size):
+        part = np.asarray(images[start : start + size])
+        filled = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+        key = jax.random.fold_in(jax.random.key(seed), start)
+        results = results_of_stage(
+            pipeline,
+            model.frozen,
+            model.params,
+            filled,
+            number=number,
+            available=jax.vmap(draw)(jax.random.split(key, len(pipeline.stages))),
+        )
+        parts.append(jax.device_get(function(results)))
+    joined = lambda *parts: np.concatenate(parts, axis=1)[:, : len(images)]
+    return jax.tree.map(joined, *parts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -166,142 +199,100 @@ def _observe(
     directions: Directions,
     results: Results,
     arrived: jax.Array,
-) -> Observed:
-    """Observes a batch of images."""
-    features, (means, bases) = results.features, directions
+) -> tuple[Observed, jax.Array]:
+    """Observes a batch of images; also returns bits of the values of all results,
+    uint32 `[3, B]`: of the least magnitude but 0, of the largest, and whether one is
+    below zero."""
+    features = results.features
+    bits = alarm.value_bits(features)
+    magnitude, axes = bits & 0x7FFFFFFF, (0, *range(2, features.ndim))
+    least = jnp.where(magnitude == 0, jnp.uint32(0xFFFFFFFF), magnitude).min(axis=axes)
+    negative = ((bits >> 31 == 1) & (magnitude > 0)).any(axis=axes)
+    limits = jnp.stack([least, magnitude.max(axis=axes), negative.astype(jnp.uint32)])
     present = jnp.where(arrived.reshape(-1, *[1] * (features.ndim - 1)), features, 0)
-    observed = results._replace(features=present)
-    predicted = agreement.predict(stage, params, observed, arrived)
-    shares = shares_of(stage, present)
-    known = jnp.array(predicted.known)[:, None]
-    decoded = agreement.coordinates(means, bases, predicted.shares)
-    largest = agreement.largest_difference(shares, predicted.shares)
-    bits = jnp.moveaxis(alarm.value_bits(features), 1, 0)
-    bits = bits.reshape(len(bits), -1)
-    magnitude = bits & 0x7FFFFFFF
-    least = jnp.where(magnitude == 0, jnp.uint32(0xFFFFFFFF), magnitude).min(axis=1)
-    return Observed(
-        agreement.coordinates(means, bases, shares),
-        jnp.where(known[..., None], decoded, 0),
-        jnp.where(known, largest, jnp.inf),
-        jnp.stack([least, magnitude.max(axis=1)]),
-        ((bits >> 31 == 1) & (magnitude > 0)).any(axis=1)[None],
-    )
+    results = results._replace(features=present)
+    return agreement.observe(stage, params, directions, results, arrived), limits
 
 
 def _fit_stage(model: CodedModel, number: int, training: Any, seed: int) -> StageCheck:
     """Fits everything of a stage but its thresholds, which are 1."""
-    n, stage, fitted = model.pipeline.n, model.pipeline.stages[number], []
-    directions = _directions(model, number, training, seed)
-
-    def observe(pattern: Pattern) -> Observed:
-        """Observes all training images with the results that a pattern leaves."""
-        arrived = erasures.available(pattern, n)[:, 0]
-        parts = []
-        for count, results in chunks(model, number, training, seed):
-            part = _observe(stage, model.params[number], directions, results, arrived)
-            parts.append(jax.tree.map(lambda x, m=count: np.asarray(x)[:, :m], part))
-        return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
-
-    intact = observe(())
-    bits = np.array([intact.bits[0].min(), intact.bits[1].max()])
-    alone = np.stack([*map(_whitener, intact.own)])
-    hidden, amplitude = _hidden(intact, seed), float(bits.view(np.float32)[1])
-    places = np.full(2**n, -1, np.int32)
-    for place, pattern in enumerate(checked_patterns(model.pipeline)):
-        seen = observe(pattern) if pattern else intact
-        fitted.append(_fit_set(seen, pattern, hidden, alone, amplitude))
-        places[sum(2**i for i in range(n) if i not in pattern)] = place
-    single = np.finfo(np.float32)
-    limits = bits.view(np.float32).astype(np.float64) * MARGIN
-    limits = np.clip(limits, single.tiny, single.max).astype(np.float32)
-    fields = {
-        **directions._asdict(),
-        **jax.tree.map(lambda *sets: np.stack(sets), *fitted)._asdict(),
-        "hidden": hidden,
-        "alone": alone,
-        "places": places,
-        "magnitudes": limits.view(np.uint32),
-        "negative": intact.negative.any(),
-        "thresholds": np.ones(len(fitted), np.float32),
-    }
-    return StageCheck(**jax.tree.map(jnp.asarray, fields))
-
-
-def _directions(model: CodedModel, number: int, training: Any, seed: int) -> Directions:
-    """Returns all values of small shares, or else the principal directions of the first
-    training images."""
+    n, params = model.pipeline.n, model.params[number]
     stage = model.pipeline.stages[number]
-    values: list[np.ndarray] = []
-    for count, results in chunks(model, number, training[:FEWEST], seed):
-        of_shares = agreement.roots(shares_of(stage, results.features))
-        values.append(np.asarray(of_shares)[:, :count])
-    every = np.concatenate(values, axis=1)
-    means, size = every.mean(axis=1), every.shape[2]
-    if size <= MOST_COORDINATES:
-        return Directions(means, np.stack([np.eye(size, dtype="f")] * len(every)))
-    bases = []
-    for own, mean in zip(every, means, strict=True):
-        centred = (own - mean) / math.sqrt(len(own))
-        _, vectors = np.linalg.eigh(centred.T @ centred)
-        bases.append(vectors[:, -MOST_COORDINATES:])
-    return Directions(means, np.stack(bases).astype(np.float32))
+    of_shares = lambda results: agreement.roots(shares_of(stage, results.features))
+    few = _of_images(of_shares, model, number, training[:FEWEST], seed)
+    bases = np.stack([*map(_directions, few)])
+    directions = Directions(few.mean(axis=1), bases)
 
+    def observe(arrived: np.ndarray) -> tuple[Observed, np.ndarray]:
+        of_results = lambda results: _observe(
+            stage, params, directions, results, arrived
+        )
+        return _of_images(of_results, model, number, training, seed)
 
-class SetFit(NamedTuple):
-    """The fields of a `StageCheck` for one set of results, without the axis P."""
+    intact, limits = observe(np.ones(n, bool))
+    bits = np.array([limits[0].min(), limits[1].max()])
+    magnitudes = bits.view(np.float32).astype(np.float64)
+    single = np.finfo(np.float32)
+    limited = np.clip(magnitudes * MARGIN, single.tiny, single.max).astype(np.float32)
 
-    weights: Any
-    whiteners: Any
-    centers: Any
-    scales: Any
-    exact: Any
-    roundings: Any
+    # Random features whose inputs have a variance of about 1.
+    c, rng = intact.own.shape[2], np.random.default_rng(seed)
+    hidden = rng.normal(size=((n + 1) * c, HIDDEN))
+    hidden *= GAIN / math.sqrt(c * (n + 1) * np.square(intact.own).mean())
+    hidden = np.append(hidden, rng.uniform(-1, 1, (1, HIDDEN)), axis=0).astype("f")
 
-
-def _fit_set(
-    seen: Observed,
-    pattern: Pattern,
-    hidden: np.ndarray,
-    alone: np.ndarray,
-    amplitude: float,
-) -> SetFit:
-    """Fits a set of results. Of those that are exact, or not in it, nothing but that is
-    looked at."""
-    n, count, c = seen.own.shape
-    largest = seen.largest.max(axis=1)
-    exact = largest <= EXACT * amplitude
-    roundings = np.maximum(4 * largest, ROUNDING * amplitude)
-    fit = SetFit(
-        weights=np.zeros((n, sum(hidden.shape), c), np.float32),
-        whiteners=np.zeros((n, c, c), np.float32),
-        centers=np.zeros((n, agreement.STATISTICS), np.float32),
-        scales=np.ones((n, agreement.STATISTICS), np.float32),
-        exact=exact,
-        roundings=np.where(exact, roundings, 1).astype(np.float32),
+    patterns = checked_patterns(model.pipeline)
+    sets, places = len(patterns), np.full(2**n, -1, np.int32)
+    fit = StageCheck(
+        *directions,
+        hidden=hidden,
+        weights=np.zeros((sets, n, sum(hidden.shape), c), np.float32),
+        whiteners=np.zeros((sets, n, c, c), np.float32),
+        alone=np.stack([*map(_whitener, intact.own)]),
+        centers=np.zeros((sets, n, agreement.STATISTICS), np.float32),
+        scales=np.ones((sets, n, agreement.STATISTICS), np.float32),
+        exact=np.zeros((sets, n), bool),
+        roundings=np.ones((sets, n), np.float32),
+        thresholds=np.ones(sets, np.float32),
+        places=places,
+        magnitudes=limited.view(np.uint32),
+        negative=limits[2].any(),
     )
-    for i in (i for i in range(n) if i not in pattern and not exact[i]):
-        own, left_out = seen.own[i], (i, *pattern)
-        others = [0 * x if j in left_out else x for j, x in enumerate(seen.own)]
-        inputs = [*others, seen.decoded[i], np.ones((count, 1), np.float32)]
-        columns = np.asarray(agreement.expanded(hidden, np.concatenate(inputs, axis=1)))
-        fit.weights[i] = _regression(columns, own)
-        left = own - columns @ fit.weights[i]
-        fit.whiteners[i] = _whitener(left)
-        values = agreement.statistics(fit.whiteners[i], alone[i], own, left)
-        fit.centers[i] = np.median(values, axis=1)
-        scales = SLACK * (np.quantile(values, TAIL, axis=1) - fit.centers[i])
-        fit.scales[i] = np.maximum(scales.astype(np.float32), 1e-6)
-    return fit
+    for place, pattern in enumerate(patterns):
+        arrived = _arrived(pattern, n)
+        places[arrived @ 2 ** np.arange(n)] = place
+        seen, _ = observe(arrived) if pattern else (intact, limits)
+        largest = seen.largest.max(axis=1)
+        fit.exact[place] = exact = largest <= EXACT * magnitudes[1]
+        roundings = np.maximum(4 * largest, ROUNDING * magnitudes[1])
+        fit.roundings[place] = np.where(exact, roundings, 1)
+        for i in np.flatnonzero(arrived & ~exact):
+            others = arrived & (np.arange(n) != i)
+            inputs = agreement.regressors(hidden, seen.own, seen.decoded[i], others)
+            weights = _regression(np.asarray(inputs), seen.own[i])
+            left = seen.own[i] - inputs @ weights
+            whitener = _whitener(np.asarray(left))
+            values = agreement.statistics(whitener, fit.alone[i], seen.own[i], left)
+            fit.weights[place, i], fit.whiteners[place, i] = weights, whitener
+            fit.centers[place, i] = centers = np.median(values, axis=1)
+            scales = SLACK * (np.quantile(values, TAIL, axis=1) - centers)
+            fit.scales[place, i] = np.maximum(scales, 1e-6)
+    return jax.tree.map(jnp.asarray, fit)
 
 
-def _hidden(seen: Observed, seed: int) -> np.ndarray:
-    """Draws weights of random features whose inputs have a variance of about 1."""
-    n, _, c = seen.own.shape
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=((n + 1) * c, HIDDEN))
-    weights *= GAIN / math.sqrt(c * (n + 1) * np.square(seen.own).mean())
-    return np.append(weights, rng.uniform(-1, 1, (1, HIDDEN)), axis=0).astype("f")
+def _arrived(pattern: Pattern, n: int) -> np.ndarray:
+    return erasures.available(pattern, n)[:, 0]
+
+
+def _directions(values: np.ndarray) -> np.ndarray:
+    """Returns the directions `[d, q]` of roots `[N, d]`: all of few, else the principal
+    ones."""
+    size = values.shape[1]
+    if size <= MOST_COORDINATES:
+        return np.eye(size, dtype=np.float32)
+    centred = (values - values.mean(axis=0)) / math.sqrt(len(values))
+    _, vectors = np.linalg.eigh(centred.T @ centred)
+    return vectors[:, -MOST_COORDINATES:].astype(np.float32)
 
 
 def _regression(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -320,18 +311,3 @@ def _whitener(values: np.ndarray) -> np.ndarray:
     variances, vectors = np.linalg.eigh(covariance)
     roots = 1 / np.sqrt(np.maximum(variances, 0) + shrunk)
     return ((vectors * roots) @ vectors.T).astype(np.float32)
-
-
-def _largest_statistics(
-    model: CodedModel, number: int, check: StageCheck, images: Any, seed: int
-) -> np.ndarray:
-    """Returns the largest statistics of images for each set, float32 `[P, N]`."""
-    stage, params, parts = model.pipeline.stages[number], model.params[number], []
-    n, patterns = model.pipeline.n, checked_patterns(model.pipeline)
-    for count, results in chunks(model, number, images, seed + 1):
-        arrived = [erasures.available(pattern, n)[:, 0] for pattern in patterns]
-        ratios = [
-            alarm.inspect(stage, check, params, results, x).ratio for x in arrived
-        ]
-        parts.append(np.stack(ratios)[:, :count])
-    return np.concatenate(parts, axis=1)

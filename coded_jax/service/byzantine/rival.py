@@ -15,8 +15,8 @@ from coded_jax.codes import curves, locator
 from coded_jax.data.groups import group_split
 from coded_jax.inference.pipeline import inputs_of
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.byzantine.calibration import CHUNK
 from coded_jax.service.byzantine.faults import FAULTS, STANDARD, Fault
-from coded_jax.service.byzantine.results import CHUNK
 from coded_jax.types import Split
 
 
@@ -55,28 +55,27 @@ def measure_locator(
     encoding = jnp.asarray(curves.encoding(k, n), jnp.float32)
     pipeline = model.pipeline._replace(mesh=None)
 
+    def logits_of(inputs: jax.Array) -> jax.Array:
+        features = pipeline.base.f_conv(model.frozen, inputs)
+        return pipeline.base.head(model.frozen, features.astype(jnp.float32))
+
     @jax.jit
     def compute(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        flat = images.reshape(-1, *images.shape[2:])
-        inputs = inputs_of(pipeline, flat)
-        pieces = inputs.reshape(images.shape)
-        coded = jnp.einsum("nk,gk...->gn...", encoding, pieces)
-        logits = lambda x: pipeline.base.head(
-            model.frozen, pipeline.base.f_conv(model.frozen, x).astype(jnp.float32)
-        )
-        results = logits(coded.reshape(-1, *coded.shape[2:]))
-        return logits(inputs), results.reshape(len(images), n, -1)
+        inputs = inputs_of(pipeline, images.reshape(-1, *images.shape[2:]))
+        coded = jnp.einsum("nk,gk...->gn...", encoding, inputs.reshape(images.shape))
+        results = logits_of(coded.reshape(-1, *coded.shape[2:]))
+        return logits_of(inputs), results.reshape(len(images), n, -1)
 
-    parts = [
-        compute(images[i : i + CHUNK // k]) for i in range(0, len(images), CHUNK // k)
-    ]
+    size = CHUNK // k
+    parts = [compute(images[i : i + size]) for i in range(0, len(images), size)]
     base, results = (np.concatenate(x) for x in zip(*parts, strict=True))
-    masks = [np.arange(n) != i for i in range(n)] + [np.ones(n, bool)]
+    # Row i decodes without result i, the last one with all.
+    masks = np.append(~np.eye(n, dtype=bool), np.ones((1, n), bool), axis=0)
     decoders = np.stack([curves.decoding(k, n, mask) for mask in masks])
+    believed = np.full(len(results), -1)
 
     def accuracy(classes: np.ndarray) -> float:
-        counts = groups.labels >= 0
-        return float((classes == groups.labels)[counts].mean())
+        return float((classes == groups.labels)[groups.labels >= 0].mean())
 
     def without(results: np.ndarray, left_out: np.ndarray) -> float:
         """Returns the accuracy without a result of each group, -1 for none."""
@@ -84,32 +83,33 @@ def measure_locator(
         logits = np.einsum("gkn,gnc->gkc", decoders[left_out], shown)
         return accuracy(logits.argmax(-1))
 
-    def with_fault(kind: str, i: int) -> tuple[float, float, float]:
-        """Returns `named`, `believed` and `left_out` with result i wrong. One that is
-        not finite is left out before the locator, as a service does, and named."""
+    def with_fault(fault: Fault, i: int) -> dict[str, float]:
+        """Puts a fault into result i. One that is not finite is left out before the
+        locator, as a service does, and named."""
         # Moments are those of the logits of a result, which has no positions.
         own = jnp.asarray(results[:, i])[:, :, None, None]
-        wrong = results.copy()
         key = jax.random.fold_in(jax.random.key(seed), i)
-        wrong[:, i] = KINDS[kind](key, own)[:, :, 0, 0]
+        wrong = results.copy()
+        wrong[:, i] = fault(key, own)[:, :, 0, 0]
         finite = np.isfinite(wrong[:, i]).all(axis=-1)
         safe = np.clip(np.where(np.isfinite(wrong), wrong, 0), -1e30, 1e30)
         located = np.where(finite, locator.locate(safe, k)[:, 0], i)
-        believed = np.where(finite, -1, i)
-        named = (located == i).mean()
-        return named, without(safe, believed), without(safe, located)
+        return {
+            "named": float((located == i).mean()),
+            "believed": without(safe, np.where(finite, believed, i)),
+            "left_out": without(safe, located),
+        }
 
-    faults = {}
-    for kind in KINDS:
-        numbers = np.mean([with_fault(kind, i) for i in range(n)], axis=0).tolist()
-        names = ("named", "believed", "left_out")
-        faults[kind] = dict(zip(names, numbers, strict=True))
+    def mean(fault: Fault) -> dict[str, float]:
+        outcomes = [with_fault(fault, i) for i in range(n)]
+        return jax.tree.map(lambda *values: float(np.mean(values)), *outcomes)
+
     return {
         "k": k,
         "workers": n,
         "groups": len(results),
         "base": accuracy(base.argmax(-1).reshape(-1, k)),
-        "right": without(results, np.full(len(results), -1)),
+        "right": without(results, believed),
         "always_located": without(results, locator.locate(results, k)[:, 0]),
-        "faults": faults,
+        "faults": {kind: mean(fault) for kind, fault in KINDS.items()},
     }

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import collections
+import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.codes import erasures
 from coded_jax.evaluation.predictions import classes_of
+from coded_jax.inference.pipeline import Pipeline, Results, classify, from_decoder
 from coded_jax.inference.stages import end_stage
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine import alarm
+from coded_jax.service.byzantine.calibration import CHUNK, results_of_stage
 from coded_jax.service.byzantine.check import Check, checked_patterns
 from coded_jax.service.byzantine.faults import FAULTS
-from coded_jax.service.byzantine.results import (
-    CHUNK,
-    Results,
-    answers_from,
-    results_of_stage,
-)
-from coded_jax.types import Split
+from coded_jax.types import PyTree, Split
 
 REPEATS = 200
 
@@ -52,138 +48,129 @@ def measure_check(
       than with right results. `right`: the accuracy without a wrong result.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    right: list[np.ndarray] = []
-    alarms = collections.defaultdict(list)
-    outcomes = {kind: collections.defaultdict(list) for kind in FAULTS}
+    chunks = []
     for start in range(0, len(split.labels), CHUNK):
         part = slice(start, start + CHUNK)
         key = jax.random.fold_in(jax.random.key(seed), start)
-        chunk = _Chunk(model, check, split.images[part], split.labels[part])
-        right.append(chunk.right)
-        for pattern in checked_patterns(model.pipeline):
-            alarms[pattern].append(chunk.false_alarms(pattern))
-        for kind in FAULTS:
-            for place in np.ndindex(len(check.stages), model.pipeline.n):
-                outcomes[kind][place].append(chunk.with_fault(kind, place, key))
+        chunk = Split(split.images[part], split.labels[part])
+        chunks.append(_measure_chunk(model, check, chunk, key))
+    joined = lambda *parts: np.concatenate(parts, axis=-1)
+    measured = jax.tree.map(joined, *chunks)
     rates = collections.defaultdict(list)
-    for pattern, masks in alarms.items():
-        rates[str(len(pattern))].append(float(np.concatenate(masks).mean()))
+    for pattern, masks in zip(
+        checked_patterns(model.pipeline), measured["alarms"], strict=True
+    ):
+        rates[str(len(pattern))].append(float(masks.mean()))
     return {
         "images": len(split.labels),
-        "right": float(np.concatenate(right).mean()),
+        "right": float(measured["right"].mean()),
         "false_alarms": {
             lost: {"mean": float(np.mean(of_sets)), "worst": max(of_sets)}
             for lost, of_sets in rates.items()
         },
-        "faults": {kind: _summary(found) for kind, found in outcomes.items()},
+        "faults": {kind: _summary(measured["faults"][kind]) for kind in FAULTS},
     }
 
 
-class _Outcome(NamedTuple):
-    """The outcome of a fault, masks of images bool `[B]`; see `measure_check`, but that
-    the last three are of the class of the answer."""
+def _measure_chunk(
+    model: CodedModel, check: Check, split: Split, key: jax.Array
+) -> dict[str, Any]:
+    """Measures some images.
 
-    found: np.ndarray
-    named: np.ndarray
-    misnamed: np.ndarray
-    believed: np.ndarray
-    left_out: np.ndarray
-    unnoticed: np.ndarray
+    Returns:
+      Masks: `right` bool `[B]`; `alarms` bool `[P, B]`, of each of the checked patterns
+      without a wrong result; and of each kind in `faults` for each result of each stage
+      bool `[S n, B]`, see `measure_check`, where the last three are of the class of the
+      answer.
+    """
+    pipeline, stages = model.pipeline, range(len(model.pipeline.stages))
+    everything = np.ones((len(stages), pipeline.n, len(split.labels)), bool)
+    of_stages = _results_of_stages(model, split.images)
 
-
-class _Chunk:
-    """Some images, and the right results of all stages."""
-
-    def __init__(
-        self, model: CodedModel, check: Check, images: np.ndarray, labels: np.ndarray
-    ) -> None:
-        self._model, self._check, self._labels = model, check, labels
-        pipeline = model.pipeline
-        self._all = np.ones((len(pipeline.stages), pipeline.n, len(images)), bool)
-        self._results = _results_of_stages(model, images, self._all)
-        self._classes = self._answers(0, self._results[0], self._all)
-        self.right = self._classes == labels
-
-    def false_alarms(self, pattern: erasures.Pattern) -> np.ndarray:
-        """Returns the mask of images with an alarm in any stage, bool `[B]`."""
-        arrived = erasures.available(pattern, self._all.shape[1])[:, 0]
-        alarms = [
-            self._call(alarm.inspect, stage, results, arrived).suspicious
-            for stage, results in enumerate(self._results)
-        ]
-        return np.any(alarms, axis=0)
-
-    def with_fault(self, kind: str, place: tuple[int, ...], key: jax.Array) -> _Outcome:
-        """Puts a fault into a result of each image, and returns what is found."""
-        stage, i = place
-        key = jax.random.fold_in(jax.random.fold_in(key, stage), i)
-        features, kept = self._results[stage]
-        results = Results(features.at[i].set(FAULTS[kind](key, features[i])), kept)
-        arrived = self._all[0, :, 0]
-        inspected = self._call(alarm.inspect, stage, results, arrived)
-        found = np.asarray(inspected.suspicious)
-        culprits = self._call(alarm.name_culprit, stage, results, arrived)
-        culprits = np.where(found, np.asarray(culprits), alarm.UNNAMED)
-        rest = self._all.copy()
-        rest[stage] &= np.arange(len(features))[:, None] != culprits[None]
-        believed = self._answers(stage, results, self._all)
-        return _Outcome(
-            found=found,
-            named=culprits == i,
-            misnamed=(culprits != i) & (culprits != alarm.UNNAMED),
-            believed=believed == self._labels,
-            left_out=self._answers(stage, results, rest) == self._labels,
-            unnoticed=~found & (believed != self._classes),
-        )
-
-    def _call(
-        self, function: Callable, stage: int, results: Results, arrived: np.ndarray
+    def ask(
+        function: Callable, stage: int, results: Results, arrived: np.ndarray
     ) -> Any:
-        model, check = self._model, self._check.stages[stage]
-        coded, params = model.pipeline.stages[stage], model.params[stage]
-        return function(coded, check, params, results, arrived)
+        coded, params = pipeline.stages[stage], model.params[stage]
+        return function(coded, check.stages[stage], params, results, arrived)
 
-    def _answers(self, stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
-        pipeline, frozen, params = self._model[:3]
-        logits = answers_from(pipeline, stage, frozen, params, results, available=mask)
-        return np.asarray(classes_of(logits))
+    def has_alarm(pattern: erasures.Pattern) -> np.ndarray:
+        arrived = erasures.available(pattern, pipeline.n)[:, 0]
+        alarms = [ask(alarm.inspect, i, of_stages[i], arrived) for i in stages]
+        return np.any([own.suspicious for own in alarms], axis=0)
+
+    def classes(stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
+        variables = {"frozen": model.frozen, "params": model.params}
+        own = _classes_from(pipeline, results, mask, number=stage, **variables)
+        return np.asarray(own)
+
+    right = classes(0, of_stages[0], everything)
+
+    def with_fault(kind: str, stage: int, i: int) -> dict[str, np.ndarray]:
+        """Puts a fault into a result of each image, and returns what is found."""
+        own_key = jax.random.fold_in(jax.random.fold_in(key, stage), i)
+        features, kept = of_stages[stage]
+        wrong = FAULTS[kind](own_key, features[i])
+        results = Results(features.at[i].set(wrong), kept)
+        arrived = everything[0, :, 0]
+        found = np.asarray(ask(alarm.inspect, stage, results, arrived).suspicious)
+        culprits = ask(alarm.name_culprit, stage, results, arrived)
+        culprits = np.where(found, culprits, alarm.UNNAMED)
+        rest = everything.copy()
+        rest[stage] &= np.arange(pipeline.n)[:, None] != culprits
+        believed = classes(stage, results, everything)
+        return {
+            "found": found,
+            "named": culprits == i,
+            "misnamed": (culprits != i) & (culprits != alarm.UNNAMED),
+            "believed": believed == split.labels,
+            "left_out": classes(stage, results, rest) == split.labels,
+            "unnoticed": ~found & (believed != right),
+        }
+
+    faults = {}
+    for kind in FAULTS:
+        outcomes = [with_fault(kind, i, j) for i in stages for j in range(pipeline.n)]
+        faults[kind] = jax.tree.map(lambda *masks: np.stack(masks), *outcomes)
+    alarms = np.stack([*map(has_alarm, checked_patterns(pipeline))])
+    return {"right": right == split.labels, "alarms": alarms, "faults": faults}
 
 
-def _results_of_stages(
-    model: CodedModel, images: np.ndarray, available: np.ndarray
-) -> list[Results]:
+def _results_of_stages(model: CodedModel, images: np.ndarray) -> list[Results]:
     """Returns the right results of all stages."""
-    return [
-        results_of_stage(
-            model.pipeline,
-            number,
-            model.frozen,
-            model.params,
-            images,
-            available=available,
-        )
-        for number in range(len(model.pipeline.stages))
-    ]
+    stages, own = len(model.pipeline.stages), (model.frozen, model.params)
+    everything = np.ones((stages, model.pipeline.n, len(images)), bool)
+    run = functools.partial(results_of_stage, model.pipeline, *own, images)
+    return [run(number=number, available=everything) for number in range(stages)]
 
 
-def _summary(by_place: dict[Any, list[_Outcome]]) -> dict[str, Any]:
+@functools.partial(jax.jit, static_argnames=("pipeline", "number"))
+def _classes_from(
+    pipeline: Pipeline,
+    results: Results,
+    available: jax.Array,
+    *,
+    number: int,
+    frozen: PyTree,
+    params: PyTree,
+) -> jax.Array:
+    """Goes on from the results of a coded stage to classes."""
+    later = pipeline._replace(stages=pipeline.stages[number:])
+    state = from_decoder(later, frozen, params[number:], results, available[number:])
+    return classes_of(classify(pipeline, frozen, params, state, available)[1])
+
+
+def _summary(masks: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the numbers of one kind of fault."""
-    places = [
-        _Outcome(*map(np.concatenate, zip(*chunks, strict=True)))
-        for chunks in by_place.values()
-    ]
-    every = _Outcome(*map(np.stack, zip(*places, strict=True)))
-    mean = lambda masks: float(np.mean(masks.mean(axis=1)))
-    has_name = every.named | every.misnamed
-    found, named = every.found.sum(), has_name.sum()
+    found, named = masks["found"].sum(), masks["named"] | masks["misnamed"]
+    left_out = masks["left_out"][named]
     return {
-        "found": mean(every.found),
-        "worst": float(every.found.mean(axis=1).min()),
-        "named": float(every.named.sum() / max(1, found)),
-        "misnamed": float(every.misnamed.sum() / max(1, found)),
-        "believed": mean(every.believed),
-        "left_out": float(every.left_out[has_name].sum() / named) if named else None,
-        "unnoticed": mean(every.unnoticed),
+        "found": float(masks["found"].mean()),
+        "worst": float(masks["found"].mean(axis=1).min()),
+        "named": float(masks["named"].sum() / max(1, found)),
+        "misnamed": float(masks["misnamed"].sum() / max(1, found)),
+        "believed": float(masks["believed"].mean()),
+        "left_out": float(left_out.mean()) if named.any() else None,
+        "unnoticed": float(masks["unnoticed"].mean()),
     }
 
 
@@ -197,30 +184,32 @@ def milliseconds(
       lost, and `merge`, where none is, as in most requests.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
-    pipeline, total = model.pipeline, collections.defaultdict(float)
-    everything = np.ones((len(pipeline.stages), pipeline.n, len(images)), bool)
-    arrived = jnp.ones(pipeline.n, bool)
-    lost = arrived.at[0].set(False)
+    n = model.pipeline.n
+    arrived, lost = erasures.available((), n), erasures.available((0,), n)
     decode = jax.jit(end_stage, static_argnums=0)
-    for number, results in enumerate(_results_of_stages(model, images, everything)):
-        own = (pipeline.stages[number], check.stages[number], model.params[number])
+
+    def of_stage(number: int, results: Results) -> dict[str, float]:
+        stage, params = model.pipeline.stages[number], model.params[number]
         sent = results._replace(features=tuple(results.features))
-        total["inspect"] += _milliseconds(alarm.inspect, *own, sent, arrived)
-        total["name"] += _milliseconds(alarm.name_culprit, *own, sent, arrived)
-        for part, mask in (("merge", arrived), ("decode", lost)):
-            features, kept = results
-            total[part] += _milliseconds(
-                decode, own[0], own[2], features, mask[:, None], kept
-            )
-    return dict(total)
+        ask = lambda f: f(stage, check.stages[number], params, sent, arrived[:, 0])
+        end = lambda mask: decode(stage, params, results.features, mask, results.kept)
+        return {
+            "inspect": _milliseconds(lambda: ask(alarm.inspect)),
+            "name": _milliseconds(lambda: ask(alarm.name_culprit)),
+            "merge": _milliseconds(lambda: end(arrived)),
+            "decode": _milliseconds(lambda: end(lost)),
+        }
+
+    times = [of_stage(*x) for x in enumerate(_results_of_stages(model, images))]
+    return {part: sum(own[part] for own in times) for part in times[0]}
 
 
-def _milliseconds(function: Callable, *arguments: Any) -> float:
+def _milliseconds(call: Callable[[], Any]) -> float:
     """Returns the median time of a call after the first one."""
-    jax.block_until_ready(function(*arguments))
+    jax.block_until_ready(call())
     times = []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
+        jax.block_until_ready(call())
         times.append(time.perf_counter() - begun)
     return 1e3 * float(np.median(times))

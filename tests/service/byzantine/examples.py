@@ -8,8 +8,11 @@ import numpy as np
 
 from coded_jax.inference.pipeline import Results
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.byzantine.calibration import FEWEST, calibrate
-from coded_jax.service.byzantine.results import results_of_stage
+from coded_jax.service.byzantine.calibration import (
+    FEWEST,
+    calibrate,
+    results_of_stage,
+)
 from coded_jax.splitting import make_plan
 from coded_jax.types import BaseModel, CodeShape
 from tests.pipelines import one_stage, untrained
@@ -63,8 +66,13 @@ def results_of(model, count, seed=3):
     """Right results of fresh images."""
     n = model.pipeline.n
     everything = jnp.ones((1, n, count), bool)
-    own = (model.frozen, model.params, images(count, seed), everything)
-    return results_of_stage(model.pipeline, 0, *own)
+    return results_of_stage(
+        model.pipeline,
+        model.frozen,
+        model.params,
+        images(count, seed),
+        available=everything,
+    )
 
 
 def call(function, model, check, features, arrived=None):
