@@ -139,7 +139,7 @@ def results_of_stage(
     params: PyTree,
     images: jax.Array,
     *,
-    number: int,
+    number: int = 0,
     available: jax.Array,
 ) -> Results:
     """Computes the results of a coded stage, as workers return them.
