@@ -4,11 +4,7 @@ r"""Disturbs a service in one way after the other, and tells what its clients no
 
 Four clients each send the next request when their last one is answered: undisturbed,
 then while workers are killed, frozen, late or wrong, or processes of the cluster are
-killed or frozen. Prints a table, and writes `faults.json`. The last row is all of it at
-once, for as long as its requests last, and whether the process of the service grows:
-
-    python experiments/faults.py --workdir=runs/quickstart --output=runs/soaked \
-        --rows=13 --requests=100000
+killed or frozen. Prints a table, and writes `faults.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-import psutil
 from absl import flags
 from measured import OUTPUT, WORKDIR, Report
 from rich.console import Console
@@ -35,7 +30,6 @@ REQUESTS = flags.DEFINE_integer("requests", 8000, "of each row, at least")
 CALM = flags.DEFINE_integer("calm", 2000, "requests before, undisturbed")
 CLIENTS = flags.DEFINE_integer("clients", 4, "that send requests")
 ROWS = flags.DEFINE_list("rows", [], "numbers of rows, from 0; all if not given")
-KILL, FREEZE = ("kill worker",), ("freeze worker",)
 LEAST = 3  # disturbances of a row, or its clients go on
 
 
@@ -45,57 +39,34 @@ class Row(NamedTuple):
     Attributes:
       name: for the table.
       settings: of the service.
-      kinds: of `fault_injection.disturb`, drawn one by one; may be none.
+      kind: of `fault_injection.disturb`; none if empty.
       every: seconds between them.
       faults: of pieces, drawn for each.
     """
 
     name: str
     settings: dict[str, Any] = {}
-    kinds: tuple[str, ...] = ()
+    kind: str = ""
     every: float = 0.0
     faults: Faults | None = None
 
 
 TABLE = (
-    Row("a worker killed every 5 s, two spares", {"spares": 2}, KILL, 5.0),
-    Row("a worker killed every 10 s, one spare", {"spares": 1}, KILL, 10.0),
-    Row("a worker killed every 10 s, no spare", {}, KILL, 10.0),
-    Row("a worker frozen every 20 s, one spare", {"spares": 1}, FREEZE, 20.0),
+    Row("a worker killed every 5 s, two spares", {"spares": 2}, "kill worker", 5.0),
+    Row("a worker killed every 10 s, one spare", {"spares": 1}, "kill worker", 10.0),
+    Row("a worker killed every 10 s, no spare", {}, "kill worker", 10.0),
+    Row("a worker frozen every 20 s, one spare", {"spares": 1}, "freeze worker", 20.0),
     Row("5 % of results 0.1 s late", faults=Faults((Bernoulli(0.05, 0.1),))),
     Row("1 % raise, 1 % NaN", faults=Faults(exceptions=0.01, nans=0.01)),
     *(
-        Row(
-            f"the {name} {done}",
-            {"deadline": 60.0, "spares": 1},
-            (f"{what} {whom}",),
-            30,
-        )
+        Row(f"the {name} {done}", {"deadline": 60.0, "spares": 1}, f"{what} {whom}", 30)
         for whom, name in zip(
             MACHINERY, ("raylet", "raylet's agents", "head (GCS)"), strict=True
         )
         for what, done in (("kill", "killed"), ("freeze", "frozen"))
     ),
-    Row("the model loaded anew every 10 s", {}, ("reload",), 10.0),
-    Row(
-        "all of it at once, every 10 s, two spares",
-        {"deadline": 60.0, "spares": 2},
-        (
-            *(6 * KILL + 3 * FREEZE),
-            *(f"{what} {whom}" for whom in MACHINERY for what in ("kill", "freeze")),
-            "reload",
-        ),
-        10.0,
-        Faults((Bernoulli(0.02, 0.1),), exceptions=0.005, nans=0.005),
-    ),
+    Row("the model loaded anew every 10 s", {}, "reload", 10.0),
 )
-
-
-def held() -> dict[str, int]:
-    """Returns the memory, open files and threads that this process holds."""
-    process = psutil.Process()
-    memory, files = process.memory_info().rss, process.num_fds()
-    return {"memory": memory, "files": files, "threads": process.num_threads()}
 
 
 def measured(row: Row, images: Any) -> dict[str, Any]:
@@ -106,11 +77,11 @@ def measured(row: Row, images: Any) -> dict[str, Any]:
         ask = lambda images: service.submit(images).result()
         send = lambda go_on: closed_loop(ask, images, CLIENTS.value, go_on)
         calm = send(lambda number: number < CALM.value)
-        done, start = [], held()
-        if row.kinds:
+        done = []
+        if row.kind:
             reload = lambda: service.reload(load(WORKDIR.value, 1))
             target = Target(service.summary, os.getpid(), reload)
-            injector = FaultInjector(target, row.kinds, row.every)
+            injector = FaultInjector(target, (row.kind,), row.every)
             done = injector.done
             exchanges = send(lambda i: i < REQUESTS.value or len(done) < LEAST)
             injector.close()
@@ -120,7 +91,6 @@ def measured(row: Row, images: Any) -> dict[str, Any]:
             "name": row.name,
             "settings": row.settings,
             "faults": repr(row.faults),
-            "held": [start, held()],
             "calm": latencies(calm),
             "disturbed": latencies(exchanges),
             "wrong": wrong_answers(service.model, images, exchanges),
@@ -138,7 +108,6 @@ def main(argv: list[str]) -> None:
     for number in numbers:
         console.print(TABLE[number].name)
         rows.append(measured(TABLE[number], report.test.images))
-        console.print("this process held, at its start and end:", *rows[-1]["held"])
         report.write("faults.json", clients=CLIENTS.value, rows=rows)
     console.print(table.to_terminal(table.make(tables.FAULTS, rows)))
     console.print(f"all of it is in {OUTPUT.value}")

@@ -1,7 +1,8 @@
-"""Tables of a service: its load, faults, and checks of wrong results."""
+"""Tables of a service: its load, faults, a soak, and checks of wrong results."""
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -109,6 +110,38 @@ def faults_table(contents: list[Content]) -> Table:
     """Returns the stored tables of faults as one, with targets."""
     rows = [row for content in contents for row in content["rows"]]
     return table.make({**FAULTS, "target": fault_verdict}, rows)
+
+
+def soak_lines(content: Content) -> list[str]:
+    """Returns the events and the outcome of a soak, a line each.
+
+    Args:
+      content: of `soak.json`.
+    """
+    requests, start, end = content["requests"], content["start"], content["end"]
+    failed = sum(bool(done.get("error")) for done in content["done"])
+    kinds = collections.Counter(done["kind"] for done in done_in(content))
+    done = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    growth = 100 * (end["memory"] / start["memory"] - 1)
+    same = all(start[name] == end[name] for name in ("files", "threads"))
+    target = "met" if growth < 2 and same else "missed"
+    return [
+        f"{content['minutes']:g} minutes; {done or 'nothing'} on purpose, "
+        f"{failed} more could not be done",
+        f"answered {requests['answered']}, of which late {requests['late']} (more than "
+        f"{content['late']:g} s, the slowest {content['slowest']:.2f} s); lost "
+        f"{requests['lost']}",
+        f"checked {requests['checked']} of these, of which wrong "
+        f"{requests['wrong_checked']}; of the others wrong "
+        f"{requests['wrong'] - requests['wrong_checked']}: there were no more results "
+        "in time than are needed, to check them by",
+        f"memory {start['memory'] / 1e6:.0f} MB at the start, {end['memory'] / 1e6:.0f}"
+        f" MB at the end ({growth:+.1f} %); files {start['files']} and {end['files']}; "
+        f"threads {start['threads']} and {end['threads']}; target of under 2 % and as "
+        f"many files and threads {target}",
+        f"cluster started anew {content['summary']['cluster_restarts']} times; ended "
+        f"with code {content['exit']}",
+    ]
 
 
 class Row(NamedTuple):
@@ -239,6 +272,9 @@ def locator_section() -> Section:
 SECTIONS: dict[str, Callable[[], Section]] = {
     "load": lambda: measured("load", lambda x: table.make(LOAD, x[0]["points"])),
     "faults": lambda: measured("faults", faults_table),
+    "soak": lambda: measured(
+        "soak", lambda x: "\n".join(["```text", *soak_lines(x[0]), "```"])
+    ),
     "checks": checks_section,
     "locator": locator_section,
 }

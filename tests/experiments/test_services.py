@@ -40,7 +40,7 @@ def test_workers_are_killed_while_clients_ask(finished, tmp_path):
 
 @pytest.mark.parametrize(
     "name, flag",
-    [("load", "--rates=0"), ("faults", "--rows=99")],
+    [("load", "--rates=0"), ("faults", "--rows=99"), ("soak", "--minutes=0")],
 )
 def test_wrong_flags_end_in_one_line(finished, tmp_path, name, flag):
     done = run_script(name, f"--workdir={finished}", f"--output={tmp_path}", flag)
@@ -80,6 +80,27 @@ def test_faults_have_targets():
     assert verdict(disturbance(4.9, 29.9, 99.0, "kill gcs")) == "met"
     assert verdict(disturbance(4.9, 30.1, 30.1)) == "**missed** (answering)"
     assert verdict(disturbance(None, 0.0, 3.0, "reload")) == ""
+
+
+@pytest.mark.parametrize("files, verdict", [(36, "met"), (37, "missed")])
+def test_a_soak_may_leave_no_file_open(files, verdict):
+    counts = {"checked": 990, "late": 3, "wrong": 3, "wrong_checked": 1, "lost": 2}
+    content = {
+        "minutes": 10.0,
+        "done": [{"kind": "kill gcs"}, {"kind": "reload", "error": "no"}],
+        "requests": {"answered": 1000, **counts},
+        "late": 1.0,
+        "slowest": 12.345,
+        "start": {"memory": 100e6, "files": 36, "threads": 49},
+        "end": {"memory": 101e6, "files": files, "threads": 49},
+        "summary": {"cluster_restarts": 2},
+        "exit": 0,
+    }
+    text = "\n".join(service.soak_lines(content))
+    assert "1 kill gcs on purpose, 1 more could not be done" in text
+    assert "of which wrong 1; of the others wrong 2:" in text
+    assert f"101 MB at the end (+1.0 %); files 36 and {files}" in text
+    assert f"threads {verdict}\n" in text
 
 
 def test_wrong_results_must_be_found():
