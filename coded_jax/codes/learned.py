@@ -1,26 +1,27 @@
-"""The learned erasure code: an encoder and a decoder network trained together."""
+"""The learned erasure code: an encoder and a decoder network trained together.
+
+A systematic one has a linear part, which its networks improve on: parity pieces that
+are linear in the pieces, and estimates of lost shares from the results of these.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from coded_jax import splitting
 from coded_jax.checks import require
 from coded_jax.codes import margins, smaller
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.linear import zero_lost
-from coded_jax.codes.linear_parts import (
-    LINEAR_PARTS,
-    LinearPart,
-    place_shares,
-    shares_of_results,
-    with_margins,
-)
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
+from coded_jax.codes.sums import SUMS, linear_estimate, piece_sums
 from coded_jax.types import Code, CodeShape, PyTree, Traits
 
 
@@ -39,55 +40,38 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
 
     Returns:
       A code with parameters `{"encoder": ..., "decoder": ...}` of the networks, and
-      those of the linear part of a systematic one, see `linear_parts`.
+      those of the linear part of a systematic one: `"sums"` `[k, r]` or `"taps"`, and
+      `"margins"` `[k, M, M']` where devices return whole outputs.
 
     Raises:
-      ValueError: k or r is 0, or a setting needs a systematic code.
+      ValueError: a setting needs a systematic code, or the plan of the split.
     """
-    require("shape", shape, min(shape.k, shape.r) >= 1, "k and r of 1 or more")
     if not config.systematic:
         return _paper_code(shape, config)
-    if DECODERS[config.decoder].guided:
-        return _guided_code(shape, config)
-    return _systematic_code(shape, config)
+    linear, uncut = _linear_part(shape, config)
+    networks = _networks(shape, config)
+    guided = DECODERS[config.decoder].guided
+    make = _guided_decoder if guided else _joint_decoder
+    decoder_inputs, decode = make(shape, config, linear, networks.get("decoder"), uncut)
 
+    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
+        parity = linear.parity(params, pieces)
+        if "encoder" in networks:
+            parity += networks["encoder"].apply(params["encoder"], pieces)
+        return jnp.concatenate([pieces, parity])
 
-class _Networks(NamedTuple):
-    """Encoder and decoder as Flax modules; None where there is no network."""
-
-    encoder: Any
-    decoder: Any
-
-    def init(
-        self, key: jax.Array, shape: CodeShape, *of_decoder: jax.Array
-    ) -> dict[str, PyTree]:
-        """Draws the parameters, of a decoder that reads `of_decoder`."""
-        encoder_key, decoder_key = jax.random.split(key)
-        params = {}
-        if self.encoder is not None:
-            pieces = jnp.zeros((shape.k, 1, *shape.piece))
-            params["encoder"] = self.encoder.init(encoder_key, pieces)
-        if self.decoder is not None:
-            params["decoder"] = self.decoder.init(decoder_key, *of_decoder)
-        return params
-
-
-def _networks(shape: CodeShape, config: LearnedConfig) -> _Networks:
-    encoder, decoder = ENCODERS[config.encoder], DECODERS[config.decoder]
-    joint = config.decoder_channels == "joint"
-    of_decoder = NetworkSpec(
-        shape,
-        config.decoder_width,
-        config.decoder_dilations or config.dilations,
-        config.kernel,
-        joint=decoder.joint if config.decoder_channels is None else joint,
-        relu=not config.systematic,
-        reads=config.decoder_reads,
+    return Code(
+        lambda key: linear.init() | _draw(key, shape, networks, decoder_inputs),
+        encode,
+        decode,
+        systematic=True,
+        traits=Traits(
+            nonnegative=config.nonnegative,
+            guided=guided,
+            fills=min(shape.k, shape.r) if guided else None,
+            uncut=uncut,
+        ),
     )
-    of_encoder = NetworkSpec(
-        shape, config.encoder_width, config.dilations, config.kernel
-    )
-    return _Networks(encoder.build(of_encoder), decoder.build(of_decoder))
 
 
 def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
@@ -101,70 +85,190 @@ def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
     require("parity_pieces", pieces, pieces != "smaller", f"sums {recipe}")
     require("returned", returned, returned == "shares", f"shares {recipe}")
     networks = _networks(shape, config)
-
-    def init(key: jax.Array) -> PyTree:
-        return networks.init(key, shape, jnp.zeros((shape.n, 1, *shape.share)))
+    results = jnp.zeros((shape.n, 1, *shape.share))
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = networks.encoder.apply(params["encoder"], pieces)
+        parity = networks["encoder"].apply(params["encoder"], pieces)
         return jnp.concatenate([pieces, parity])
 
     def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
         arrived = zero_lost(features, available)
-        return networks.decoder.apply(params["decoder"], arrived)
+        return networks["decoder"].apply(params["decoder"], arrived)
 
-    return Code(init, encode, decode)
+    return Code(lambda key: _draw(key, shape, networks, (results,)), encode, decode)
 
 
-def _systematic_code(shape: CodeShape, config: LearnedConfig) -> Code:
-    """Builds the code whose decoder corrects all shares at once, from all results."""
-    k, every = shape.k, jnp.arange(shape.k)[:, None]
-    networks = _networks(shape, config)
-    linear, uncut = _linear_part(shape, config)
+def _networks(shape: CodeShape, config: LearnedConfig) -> dict[str, nn.Module]:
+    """Returns encoder and decoder by these names, of those that are networks."""
+    encoder, decoder = ENCODERS[config.encoder], DECODERS[config.decoder]
+    of_encoder = NetworkSpec(
+        shape, shape.r, config.encoder_width, config.dilations, config.kernel
+    )
+    channels = config.decoder_channels
+    of_decoder = NetworkSpec(
+        shape,
+        shape.k,
+        config.decoder_width,
+        config.decoder_dilations or config.dilations,
+        config.kernel,
+        joint=decoder.joint if channels is None else channels == "joint",
+        relu=not config.systematic,
+        reads=config.decoder_reads,
+    )
+    built = {"encoder": encoder.build(of_encoder), "decoder": decoder.build(of_decoder)}
+    return {name: module for name, module in built.items() if module is not None}
 
-    def init(key: jax.Array) -> PyTree:
-        features = jnp.zeros((shape.n, 1, *shape.share))
-        return linear.init() | networks.init(key, shape, features)
 
-    def decode(params: PyTree, results: jax.Array, available: jax.Array) -> jax.Array:
-        results = zero_lost(results, available)
-        features = shares_of_results(shape, results)
-        arrived = available[:k, :, None, None, None]
-        estimate = linear.estimate(params, results, available, every).shares
-        filled = decoded = jnp.where(arrived, features[:k], estimate)
-        if networks.decoder is not None:
-            known = jnp.concatenate([filled, features[k:]])
-            decoded += networks.decoder.apply(params["decoder"], known)
-        decoded = jax.nn.relu(decoded) if config.nonnegative else decoded
-        return jnp.where(arrived, filled, decoded)
+def _draw(
+    key: jax.Array,
+    shape: CodeShape,
+    networks: dict[str, nn.Module],
+    decoder_inputs: tuple[jax.Array, ...],
+) -> dict[str, PyTree]:
+    """Draws the parameters of the networks."""
+    keys = dict(zip(("encoder", "decoder"), jax.random.split(key), strict=True))
+    inputs = {
+        "encoder": (jnp.zeros((shape.k, 1, *shape.piece)),),
+        "decoder": decoder_inputs,
+    }
+    return {name: net.init(keys[name], *inputs[name]) for name, net in networks.items()}
 
-    return Code(
-        init,
-        _systematic_encode(linear, networks.encoder),
-        decode,
-        systematic=True,
-        traits=Traits(nonnegative=config.nonnegative, uncut=uncut),
+
+class _LinearPart(NamedTuple):
+    """The linear part of a systematic code.
+
+    Attributes:
+      init: `() -> params`, a dict.
+      parity: `(params, pieces [k, B, h, w, C]) -> [r, B, h, w, C]`.
+      estimate: `(params, results, available, shares) -> (estimates [q, B, M, M', D],
+        views [r, q, B, M, M', D])`, of zeros where no result arrived, and of the shares
+        with these numbers, int32 `[q, B]` or `[q, 1]`; only that of lost shares is of
+        use. A view is what one parity result by itself says of a share, zeros if it did
+        not arrive.
+    """
+
+    init: Callable[[], dict[str, PyTree]]
+    parity: Callable[[PyTree, jax.Array], jax.Array]
+    estimate: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def _linear_part(shape: CodeShape, config: LearnedConfig) -> tuple[_LinearPart, bool]:
+    """Returns the linear part, and whether devices return whole outputs: if they are
+    to, and have more than their share, which networks without padding have not."""
+    # Montages are for parity models, beside which a run may have learned codes.
+    is_smaller = config.parity_pieces == "smaller"
+    part = _smaller_image(shape) if is_smaller else _sums_of_pieces(shape, config.sums)
+    uncut = config.returned == "outputs"
+    uncut = uncut and smaller.plan_of(shape).output_shape != shape.share
+    return (_with_margins(shape, part) if uncut else part), uncut
+
+
+def _sums_of_pieces(shape: CodeShape, initial: str) -> _LinearPart:
+    """Returns learned sums `{"sums": [k, r]}`, with `linear_estimate`."""
+
+    def estimate(
+        params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        every = linear_estimate(params["sums"], features, available)
+        views = features[shape.k :, None]
+        views = jnp.broadcast_to(views, (shape.r, len(shares), *every.shape[1:]))
+        return margins.take_shares(every, shares), views
+
+    return _LinearPart(
+        lambda: {"sums": SUMS[initial](shape.k, shape.r)},
+        lambda params, pieces: piece_sums(params["sums"], pieces),
+        estimate,
     )
 
 
-def _guided_code(shape: CodeShape, config: LearnedConfig) -> Code:
-    """Builds a systematic code whose decoder corrects lost shares alone, the first r of
-    them, and reads the pieces, too.
+def _smaller_image(shape: CodeShape) -> _LinearPart:
+    """Returns the whole image made smaller, learned as `{"taps": ...}`.
+
+    The estimate is the mean of what the parity results that arrived show of a share.
+    """
+    plan = smaller.plan_of(shape)
+
+    def estimate(
+        params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        views = smaller.stretched(plan, features[shape.k :], shares)
+        arrived = available[shape.k :]
+        weights = arrived / jnp.maximum(1, arrived.sum(axis=0, keepdims=True))
+        weights = weights[:, None, :, None, None, None].astype(views.dtype)
+        return (weights * views).sum(axis=0), views
+
+    return _LinearPart(
+        lambda: {"taps": smaller.init(plan, shape.r)},
+        lambda params, pieces: smaller.parity(plan, params["taps"], pieces),
+        estimate,
+    )
+
+
+def _with_margins(shape: CodeShape, part: _LinearPart) -> _LinearPart:
+    """Returns the part for devices that return whole outputs, `[n, B, h', w', D]`: what
+    those of other pieces show of a share is blended with its estimate and views."""
+    plan, k = smaller.plan_of(shape), shape.k
+
+    def estimate(
+        params: PyTree, results: jax.Array, available: jax.Array, shares: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        features = splitting.cut(plan, results)
+        own, views = part.estimate(params, features, available, shares)
+        beside = margins.of_shares(plan, results[:k], available[:k], shares)
+        blend = functools.partial(margins.blend, params["margins"], beside, shares)
+        return blend(own), blend(views)
+
+    init = lambda: {**part.init(), "margins": margins.init(shape)}
+    return _LinearPart(init, part.parity, estimate)
+
+
+def _joint_decoder(
+    shape: CodeShape,
+    config: LearnedConfig,
+    linear: _LinearPart,
+    network: nn.Module | None,
+    uncut: bool,
+) -> tuple[tuple[jax.Array, ...], Callable[..., jax.Array]]:
+    """Returns inputs of the network, to draw it, and `decode`, which corrects all
+    shares at once, from all results."""
+    k, every = shape.k, jnp.arange(shape.k)[:, None]
+
+    def decode(params: PyTree, results: jax.Array, available: jax.Array) -> jax.Array:
+        results = zero_lost(results, available)
+        features = splitting.cut(smaller.plan_of(shape), results) if uncut else results
+        arrived = available[:k, :, None, None, None]
+        estimate, _ = linear.estimate(params, results, available, every)
+        filled = decoded = jnp.where(arrived, features[:k], estimate)
+        if network is not None:
+            known = jnp.concatenate([filled, features[k:]])
+            decoded += network.apply(params["decoder"], known)
+        decoded = jax.nn.relu(decoded) if config.nonnegative else decoded
+        return jnp.where(arrived, filled, decoded)
+
+    return (jnp.zeros((shape.n, 1, *shape.share)),), decode
+
+
+def _guided_decoder(
+    shape: CodeShape,
+    config: LearnedConfig,
+    linear: _LinearPart,
+    network: nn.Module,
+    uncut: bool,
+) -> tuple[tuple[jax.Array, ...], Callable[..., jax.Array]]:
+    """Returns as `_joint_decoder` a `decode` that corrects lost shares alone, the first
+    r of them, and reads the pieces, too.
 
     The others are zeros; or, where devices return whole outputs, their estimates: what
     is decoded next takes windows of these for margins.
     """
-    k, most = shape.k, min(shape.k, shape.r)
-    networks = _networks(shape, config)
-    linear, uncut = _linear_part(shape, config)
+    k, most, plan = shape.k, min(shape.k, shape.r), smaller.plan_of(shape)
     signed = (lambda x: jax.nn.relu(x)) if config.nonnegative else (lambda x: x)
-
-    def init(key: jax.Array) -> PyTree:
-        height, width, depth = shape.share
-        views = jnp.zeros((1, height, width, shape.r * depth))
-        sources = jnp.zeros((1, height, width, smaller.pixels_of(shape)))
-        state = jnp.zeros((1, k + shape.n))
-        return linear.init() | networks.init(key, shape, views, sources, state)
+    height, width, depth = shape.share
+    inputs = (
+        jnp.zeros((1, height, width, shape.r * depth)),
+        jnp.zeros((1, height, width, smaller.pixels_of(plan))),
+        jnp.zeros((1, k + shape.n)),
+    )
 
     def decode(
         params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
@@ -172,55 +276,30 @@ def _guided_code(shape: CodeShape, config: LearnedConfig) -> Code:
         results = zero_lost(results, available)
         order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
         lost, others = order[:most], order[most:]
-        estimate = linear.estimate(params, results, available, lost)
-        sources = margins.take_shares(smaller.sources(shape, pieces), lost)
+        estimate, views = linear.estimate(params, results, available, lost)
+        views = jnp.moveaxis(views, 0, -2)  # [q, B, M, M', r, D]
+        sources = margins.take_shares(smaller.sources(plan, pieces), lost)
         # Which share it is and which results arrived, one-hot.
         which = jax.nn.one_hot(lost, k)
         arrived = jnp.broadcast_to(available.T, (*lost.shape, shape.n))
         state = jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)
-        state = jnp.broadcast_to(state, (most, results.shape[1], state.shape[-1]))
-        views = jnp.moveaxis(estimate.views, 1, -2)  # [q, B, M, M', r, D]
-        views = views.reshape(*views.shape[:-2], -1)
-        correction = networks.decoder.apply(
+        correction = network.apply(
             params["decoder"],
-            *(x.reshape(-1, *x.shape[2:]) for x in (views, sources, state)),
+            views.reshape((-1, height, width, shape.r * depth)),
+            sources.reshape((-1, *sources.shape[2:])),
+            jnp.broadcast_to(state, (most, results.shape[1], state.shape[-1])).reshape(
+                (-1, state.shape[-1])
+            ),
         )
-        guesses = signed(estimate.shares + correction.reshape(estimate.shares.shape))
+        guesses = signed(estimate + correction.reshape(estimate.shape))
         if uncut and most < k:
-            rest = linear.estimate(params, results, available, others).shares
+            rest, _ = linear.estimate(params, results, available, others)
             guesses, lost = jnp.concatenate([guesses, signed(rest)]), order
-        shares = shares_of_results(shape, results[:k])
-        return place_shares(shares, available[:k], guesses, lost)
+        shares = splitting.cut(plan, results[:k]) if uncut else results[:k]
+        numbers = jnp.arange(k)[:, None]
+        for guess, number in zip(guesses, lost, strict=True):
+            fills = (numbers == number[None]) & ~available[:k]
+            shares = jnp.where(fills[..., None, None, None], guess[None], shares)
+        return shares
 
-    return Code(
-        init,
-        _systematic_encode(linear, networks.encoder),
-        decode,
-        systematic=True,
-        traits=Traits(
-            nonnegative=config.nonnegative, guided=True, fills=most, uncut=uncut
-        ),
-    )
-
-
-def _linear_part(shape: CodeShape, config: LearnedConfig) -> tuple[LinearPart, bool]:
-    """Returns the linear part, and whether devices return whole outputs: if they are
-    to, and have more than their share, which networks without padding have not."""
-    # Montages are for parity models, beside which a run may have learned codes.
-    make = LINEAR_PARTS.get(config.parity_pieces, LINEAR_PARTS["sums"])
-    part = make(shape, config)
-    uncut = config.returned == "outputs"
-    uncut = uncut and smaller.plan_of(shape).output_shape != shape.share
-    return (with_margins(shape, part) if uncut else part), uncut
-
-
-def _systematic_encode(linear: LinearPart, encoder: Any) -> Callable:
-    """Returns an encoder whose network is added to the linear part."""
-
-    def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
-        parity = linear.parity(params, pieces)
-        if encoder is not None:
-            parity = encoder.apply(params["encoder"], pieces) + parity
-        return jnp.concatenate([pieces, parity])
-
-    return encode
+    return inputs, decode

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes.combine import piece_sums, weighted_sums
 from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
+from coded_jax.codes.sums import piece_sums, weighted_sums
 from coded_jax.types import Code, CodeFlops, CodeShape, PyTree, Quorum, Traits
 
 

@@ -50,7 +50,13 @@ def of_shares(
     """
     arrived = available[:, :, None, None, None].astype(outputs.dtype)
     weights = jnp.broadcast_to(arrived, (*arrived.shape[:2], *outputs.shape[2:4], 1))
-    total, count = (_on_the_whole(plan, x) for x in (outputs, weights))
+    total = count = jnp.zeros((), outputs.dtype)
+    for i in range(plan.k):
+        rows, columns = _place(plan, i)
+        beside = ((0, 0), (rows.start, plan.rows.out - rows.stop))
+        beside += ((columns.start, plan.columns.out - columns.stop), (0, 0))
+        total += jnp.pad(outputs[i], beside)
+        count += jnp.pad(weights[i], beside)
     mean = total / jnp.maximum(count, 1)
     take = lambda x: take_shares(splitting.shares(plan, x), shares)
     return Margins(take(mean), take(count) > 0)
@@ -73,21 +79,24 @@ def take_shares(shares: jax.Array, numbers: jax.Array) -> jax.Array:
 
 
 def blend(
-    weights: jax.Array, margins: Margins, other: jax.Array, shares: jax.Array
+    weights: jax.Array, margins: Margins, shares: jax.Array, other: jax.Array
 ) -> jax.Array:
     """Blends margins with another view of the shares, where there are any.
 
     Args:
       weights: `[k, M, M']`, as `init` gives them.
       margins: of `of_shares`.
-      other: `[q, B, M, M', D]`.
       shares: int32 `[q, B]` or `[q, 1]`, which shares of each image.
+      other: `[..., q, B, M, M', D]`.
 
     Returns:
       As `other`.
     """
     part = jax.nn.sigmoid(STEEPNESS * weights)[shares][..., None].astype(other.dtype)
-    return other + jnp.where(margins.covered, part, 0) * (margins.features - other)
+    part = jnp.where(margins.covered, part, 0)
+    lead = (1,) * (other.ndim - part.ndim)
+    part, features = (x.reshape(lead + x.shape) for x in (part, margins.features))
+    return other + part * (features - other)
 
 
 def window_of(plan: SplitPlan, merged: jax.Array, piece: int) -> jax.Array:
@@ -101,23 +110,11 @@ def window_of(plan: SplitPlan, merged: jax.Array, piece: int) -> jax.Array:
     Returns:
       `[B, h', w', D]`.
     """
-    first, height, second, width = _place(plan, piece)
-    return merged[:, first : first + height, second : second + width]
+    return merged[:, *_place(plan, piece)]
 
 
-def _place(plan: SplitPlan, piece: int) -> tuple[int, int, int, int]:
-    """Returns first row, rows, first column and columns of a piece's output."""
-    (rows, columns), (i, j) = (plan.rows, plan.columns), divmod(piece, plan.grid[1])
-    first, second = rows.starts[i] // rows.stride, columns.starts[j] // columns.stride
-    return int(first), rows.outputs, int(second), columns.outputs
-
-
-def _on_the_whole(plan: SplitPlan, outputs: jax.Array) -> jax.Array:
-    """Adds the outputs `[k, B, h', w', D]` up in their places of `[B, M*, M'*, D]`."""
-    total = jnp.zeros((), outputs.dtype)
-    for i in range(plan.k):
-        first, height, second, width = _place(plan, i)
-        rows = (first, plan.rows.out - first - height)
-        columns = (second, plan.columns.out - second - width)
-        total += jnp.pad(outputs[i], ((0, 0), rows, columns, (0, 0)))
-    return total
+def _place(plan: SplitPlan, piece: int) -> list[slice]:
+    """Returns rows and columns of a piece's output in the whole features."""
+    places = zip((plan.rows, plan.columns), divmod(piece, plan.grid[1]), strict=True)
+    firsts = [(int(axis.starts[i] // axis.stride), axis.outputs) for axis, i in places]
+    return [slice(first, first + outputs) for first, outputs in firsts]

@@ -45,10 +45,8 @@ def plan_of(shape: CodeShape) -> SplitPlan:
       ValueError: the sizes come without one.
     """
     if shape.plan is None:
-        raise ValueError(
-            "shape.plan: None given, the plan of the split, as CodeShape.of gives it, "
-            "accepted"
-        )
+        accepted = "the plan of the split, as CodeShape.of gives it,"
+        raise ValueError(f"shape.plan: None given, {accepted} accepted")
     return shape.plan
 
 
@@ -107,73 +105,69 @@ def shifts(r: int) -> list[float]:
 def whole(plan: SplitPlan, pieces: jax.Array) -> jax.Array:
     """Puts the image together again from its pieces `[k, B, h, w, C]`, of each the
     rows and columns up to the next one."""
-    sizes = []
-    for axis in (plan.rows, plan.columns):
-        ends = [*axis.starts[1:], axis.size]
-        sizes.append([b - a for a, b in zip(axis.starts, ends, strict=True)])
-    rows, columns = sizes
+    axes = (plan.rows, plan.columns)
+    heights, widths = (np.diff([*axis.starts, axis.size]) for axis in axes)
+    of_rows = pieces.reshape((*plan.grid, *pieces.shape[1:]))
     strips = []
-    for i, height in enumerate(rows):
-        row = pieces[i * len(columns) : (i + 1) * len(columns)]
-        own = [x[:, :height, :width] for x, width in zip(row, columns, strict=True)]
+    for height, row in zip(heights, of_rows, strict=True):
+        own = [x[:, :height, :width] for x, width in zip(row, widths, strict=True)]
         strips.append(jnp.concatenate(own, axis=2))
     return jnp.concatenate(strips, axis=1)
 
 
-def init(shape: CodeShape) -> PyTree:
+def init(plan: SplitPlan, r: int) -> PyTree:
     """Returns `{"rows": [r, h, T], "columns": [r, w, T]}`, those that are split."""
-    plan = plan_of(shape)
     return {
-        name: jnp.stack([shrink(axis, shift).weights for shift in shifts(shape.r)])
+        name: jnp.stack([shrink(axis, shift).weights for shift in shifts(r)])
         for name, _, axis in _split_axes(plan)
     }
 
 
-def parity(shape: CodeShape, weights: PyTree, pieces: jax.Array) -> jax.Array:
+def parity(plan: SplitPlan, weights: PyTree, pieces: jax.Array) -> jax.Array:
     """Makes the whole image as small as a piece: `[k, B, h, w, C] -> [r, B, h, w, C]`.
 
     Args:
-      shape: the sizes, with a plan.
+      plan: of the split.
       weights: as `init` gives them.
       pieces: the data pieces.
     """
-    plan = plan_of(shape)
     image = whole(plan, pieces).astype(jnp.float32)
-
     views = []
-    for j, shift in enumerate(shifts(shape.r)):
-        x = image
+    for j, shift in enumerate(shifts(len(jax.tree.leaves(weights)[0]))):
+        view = image
         for name, number, axis in _split_axes(plan):
-            x = _weighted(x, shrink(axis, shift).places, weights[name][j], number)
-        views.append(x)
+            places = shrink(axis, shift).places
+            view = _weighted(view, places, weights[name][j], number)
+        views.append(view)
     return jnp.stack(views).astype(pieces.dtype)
 
 
-def stretched(shape: CodeShape, results: jax.Array, shares: jax.Array) -> jax.Array:
+def stretched(plan: SplitPlan, results: jax.Array, shares: jax.Array) -> jax.Array:
     """Stretches the part of each parity result that stands for a share.
 
     Args:
-      shape: the sizes, with a plan.
+      plan: of the split.
       results: `[r, B, M, M', D]`, of the parity pieces.
       shares: int32 `[q, B]` or `[q, 1]`, which shares of each image.
 
     Returns:
-      `[q, r, B, M, M', D]`.
+      `[r, q, B, M, M', D]`.
     """
-    plan = plan_of(shape)
 
-    def view(numbers: jax.Array, x: jax.Array, shift: float) -> jax.Array:
-        columns = plan.grid[1]
-        index = {"rows": numbers // columns, "columns": numbers % columns}
+    def view(result: jax.Array, shift: float, numbers: jax.Array) -> jax.Array:
+        places = dict(
+            zip(("rows", "columns"), jnp.divmod(numbers, plan.grid[1]), strict=True)
+        )
         for name, number, axis in _split_axes(plan):
-            taps = stretch(axis, shift)
-            places, weights = (jnp.asarray(array)[index[name]] for array in taps)
-            x = _weighted(x, places, weights.astype(x.dtype), number)
-        return x
+            own, weights = (jnp.asarray(x)[places[name]] for x in stretch(axis, shift))
+            result = _weighted(result, own, weights.astype(result.dtype), number)
+        return result
 
-    results_at = list(zip(results, shifts(shape.r), strict=True))
-    views = [[view(numbers, *x) for x in results_at] for numbers in shares]
-    return jnp.stack([jnp.stack(of_share) for of_share in views])
+    views = [
+        jnp.stack([view(result, shift, numbers) for numbers in shares])
+        for result, shift in zip(results, shifts(len(results)), strict=True)
+    ]
+    return jnp.stack(views)
 
 
 def _split_axes(plan: SplitPlan) -> list[tuple[str, int, AxisPlan]]:
@@ -202,33 +196,32 @@ def _weighted(
     return functools.reduce(jnp.add, map(tap, range(places.shape[-1])))
 
 
-def pixels_of(shape: CodeShape) -> int:
+def pixels_of(plan: SplitPlan) -> int:
     """Returns the values of the input at each position of a share, `S S' C`; where it
     is finer than pixels, those of the pixel that it lies in."""
-    plan = plan_of(shape)
     return plan.rows.stride.numerator * plan.columns.stride.numerator * plan.channels
 
 
-def sources(shape: CodeShape, pieces: jax.Array) -> jax.Array:
+def sources(plan: SplitPlan, pieces: jax.Array) -> jax.Array:
     """Takes the part of each piece that its share stands for, a position's pixels side
     by side: `[k, B, h, w, C] -> [k, B, M, M', S S' C]`, with zeros beyond the piece."""
-    plan = plan_of(shape)
+    axes = (plan.rows, plan.columns)
+    (height, step), (width, other_step) = (
+        (axis.share, axis.stride.numerator) for axis in axes
+    )
     parts = []
-    for i, x in enumerate(pieces):
-        places = divmod(i, plan.grid[1])
-        axes = (plan.rows, plan.columns)
-        for number, axis, place in zip((1, 2), axes, places, strict=True):
+    for i, piece in enumerate(pieces):
+        own = piece
+        for axis, place, number in zip(
+            axes, divmod(i, plan.grid[1]), (1, 2), strict=True
+        ):
             finer = axis.stride.denominator
-            x = jnp.repeat(x, finer, axis=number) if finer > 1 else x
             start = int((axis.cuts[place] * axis.stride + _margin(axis)) * finer)
-            length = axis.share * axis.stride.numerator
-            missing = max(0, start + length - axis.window * finer)
-            padding = [(0, missing if n == number else 0) for n in range(4)]
-            x = jnp.pad(x, padding) if missing else x
-            x = jax.lax.slice_in_dim(x, start, start + length, axis=number)
-        height, width, _ = shape.share
-        steps = plan.rows.stride.numerator
-        x = x.reshape(len(x), height, steps, width, -1, x.shape[-1])
-        x = x.transpose(0, 1, 3, 2, 4, 5)
-        parts.append(x.reshape(len(x), height, width, -1))
+            stop = start + axis.share * axis.stride.numerator
+            padding = [(0, 0)] * 4
+            padding[number] = (0, max(0, stop - axis.window * finer))
+            own = jnp.pad(jnp.repeat(own, finer, axis=number), padding)
+            own = jax.lax.slice_in_dim(own, start, stop, axis=number)
+        blocks = own.reshape((len(own), height, step, width, other_step, plan.channels))
+        parts.append(blocks.swapaxes(2, 3).reshape((len(own), height, width, -1)))
     return jnp.stack(parts)

@@ -58,12 +58,12 @@ def test_columns_beside_the_share_by_hand():
     # At first half of it, and half of another view; then what is learned.
     other = jnp.ones((1, B, 2, 4, 2))
     shares = jnp.array([[1]])
-    blended = margins.blend(jnp.zeros((2, 2, 4)), seen, other, shares)
+    blended = margins.blend(jnp.zeros((2, 2, 4)), seen, shares, other)
     expected[:] = 1
     expected[:, :, :, 0] = (1 + two_thirds) / 2
     np.testing.assert_allclose(blended, expected, rtol=1e-6)
     sure = jnp.zeros((2, 2, 4)).at[1].set(10.0)
-    blended = margins.blend(sure, seen, other, shares)
+    blended = margins.blend(sure, seen, shares, other)
     np.testing.assert_allclose(blended[:, :, :, 0], two_thirds, rtol=1e-6)
     np.testing.assert_array_equal(blended[:, :, :, 1:], 1)
 

@@ -5,10 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from coded_jax.codes.networks.conv import DilatedStack
-from coded_jax.codes.networks.local import LocalStack
-from coded_jax.codes.networks.mlp import PointwiseDecoder
-from coded_jax.codes.networks.strided import from_blocks, to_blocks
+from coded_jax.codes.networks import DECODERS
+from coded_jax.codes.networks.conv import (
+    DilatedStack,
+    LocalStack,
+    from_blocks,
+    to_blocks,
+)
+from coded_jax.codes.networks.network import NetworkSpec
 from coded_jax.types import CodeShape
 from tests.codes.learned_examples import (
     SHAPE,
@@ -139,7 +143,8 @@ def test_blocks_and_back():
 
 def test_pointwise_decoder_by_hand():
     """Each position by itself: two dense layers along all results' values there."""
-    decoder = PointwiseDecoder(SHAPE.k, width=5, relu=False)
+    spec = NetworkSpec(SHAPE, SHAPE.k, 5, (1,), joint=True)
+    decoder = DECODERS["pointwise"].build(spec)
     features = random_features()
     params = jax.jit(decoder.init)(jax.random.key(0), features)
     first, second = (params["params"][f"Dense_{i}"]["kernel"] for i in range(2))

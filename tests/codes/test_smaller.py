@@ -53,12 +53,12 @@ def test_an_image_of_one_colour_stays_so(name, grid, r=2):
     plan = plan_of(name, grid)
     shape = CodeShape.of(plan, r)
     pieces = splitting.split(plan, images_of(plan, "ones"))
-    parity = smaller.parity(shape, smaller.init(shape), pieces)
+    parity = smaller.parity(plan, smaller.init(plan, shape.r), pieces)
     np.testing.assert_allclose(parity, np.ones((r, B, *shape.piece)), rtol=1e-6)
     shares = jnp.arange(plan.k)[:, None]
     results = jnp.ones((r, B, *shape.share))
-    stretched = smaller.stretched(shape, results, shares)
-    np.testing.assert_allclose(stretched, np.ones((plan.k, r, B, *shape.share)))
+    stretched = smaller.stretched(plan, results, shares)
+    np.testing.assert_allclose(stretched, np.ones((r, plan.k, B, *shape.share)))
 
 
 def test_half_of_the_columns_by_hand():
@@ -70,10 +70,10 @@ def test_half_of_the_columns_by_hand():
     np.testing.assert_array_equal(taps.places[2], [3, 4, 5, 6])
     np.testing.assert_allclose(taps.weights[2], [0.125, 0.375, 0.375, 0.125])
     pieces = splitting.split(plan, images_of(plan, "ramp"))
-    parity = smaller.parity(shape, smaller.init(shape), pieces)
+    parity = smaller.parity(plan, smaller.init(plan, shape.r), pieces)
     expected = np.arange(8)[:, None] + 10 * (2 * np.arange(6) + 0.5)
     np.testing.assert_allclose(parity[0, 0, :, 1:-1, 0], expected[:, 1:-1], rtol=1e-5)
-    stretched = smaller.stretched(shape, parity, jnp.arange(2)[:, None])[:, 0]
+    stretched = smaller.stretched(plan, parity, jnp.arange(2)[:, None])[0]
     merged = splitting.merge(plan, stretched)
     # Inside, what is linear is as it was.
     inside = slice(3, -3)
@@ -84,10 +84,9 @@ def test_half_of_the_columns_by_hand():
 
 def test_sources_are_the_pixels_of_each_position():
     plan = plan_of("padded", (1, 2))
-    shape = CodeShape.of(plan, 1)
     images = images_of(plan)
-    sources = smaller.sources(shape, splitting.split(plan, images))
-    chex.assert_shape(sources, (2, B, 8, 4, smaller.pixels_of(shape)))
+    sources = smaller.sources(plan, splitting.split(plan, images))
+    chex.assert_shape(sources, (2, B, 8, 4, smaller.pixels_of(plan)))
     blocks = images.reshape(B, 8, 2, 8, 2, 3).transpose(0, 1, 3, 2, 4, 5)
     merged = np.concatenate(list(sources), axis=2)
     np.testing.assert_array_equal(merged, blocks.reshape(B, 8, 8, 12))
@@ -120,12 +119,14 @@ def inputs_of(shape):
 @pytest.mark.parametrize("reads", READS)
 def test_the_decoder_reads_what_it_is_told_to(reads):
     shape, _, _ = code_of()
-    module = DECODERS["sharpen"].build(NetworkSpec(shape, 3, (1,), 3, reads=reads))
+    module = DECODERS["sharpen"].build(
+        NetworkSpec(shape, shape.k, 3, (1,), reads=reads)
+    )
     rng = np.random.default_rng(0)
     height, width, depth = shape.share
     draw = lambda *sizes: jnp.asarray(rng.normal(size=sizes), jnp.float32)
     results = draw(B, height, width, shape.r * depth)
-    source, state = draw(B, height, width, smaller.pixels_of(shape)), draw(B, 10)
+    source, state = draw(B, height, width, smaller.pixels_of(shape.plan)), draw(B, 10)
     params = module.init(jax.random.key(0), results, source, state)
     params = jax.tree.map(lambda x: x + draw(*x.shape), params)
     corrections = lambda *inputs: module.apply(params, *inputs)
@@ -142,5 +143,5 @@ def test_other_decoders_begin_with_the_stretched_results():
     features, _ = inputs_of(shape)
     shares = code.decode(params, features, available((1,), shape.n))
     numbers = jnp.array([[1]])
-    stretched = smaller.stretched(shape, jnp.asarray(features[shape.k :]), numbers)
-    np.testing.assert_allclose(shares[1], stretched[0].mean(axis=0), rtol=1e-5)
+    stretched = smaller.stretched(shape.plan, jnp.asarray(features[shape.k :]), numbers)
+    np.testing.assert_allclose(shares[1], stretched[:, 0].mean(axis=0), rtol=1e-5)

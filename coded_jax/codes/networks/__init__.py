@@ -3,9 +3,7 @@
 A new one is a file with a `Network` and a line below.
 """
 
-from __future__ import annotations
-
-from coded_jax.codes.networks import conv, local, mlp, sharpen, strided
+from coded_jax.codes.networks import conv, mlp, sharpen
 from coded_jax.codes.networks.network import Network
 
 NONE = Network(lambda spec: None, systematic_only=True, has_width=False)
@@ -13,17 +11,17 @@ NONE = Network(lambda spec: None, systematic_only=True, has_width=False)
 
 ENCODERS: dict[str, Network] = {
     "mlp": mlp.ENCODER,
-    "conv": conv.ENCODER,
-    "strided": strided.ENCODER,
-    "local": local.ENCODER,
+    "conv": conv.CONV,
+    "strided": conv.STRIDED,
+    "local": conv.LOCAL,
     "linear": NONE,
 }
 
 DECODERS: dict[str, Network] = {
     "mlp": mlp.DECODER,
     "low_rank": mlp.LOW_RANK_DECODER,
-    "conv": conv.DECODER,
-    "local": local.DECODER,
+    "conv": conv.CONV,
+    "local": conv.LOCAL,
     "pointwise": mlp.POINTWISE_DECODER,
     "sharpen": sharpen.DECODER,
     "linear": NONE,

@@ -1,10 +1,12 @@
-"""Encoders and decoders of the registry: their builders, and facts about them."""
+"""Encoders and decoders of the registry: their builders, and the axes they work on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from flax import linen as nn
 
 from coded_jax.types import CodeShape
@@ -13,26 +15,31 @@ READS = ("all", "input", "pattern", "results")
 """Names what a guided decoder reads beside the results: the stage's own input and the
 pattern, which is the share and which results arrived; one of the two; or neither."""
 
+Layers = Callable[[jax.Array, int], jax.Array]
+"""`(x [..., inputs], outputs) -> [..., outputs]`, made of Flax modules."""
+
 
 class NetworkSpec(NamedTuple):
     """Sizes and settings of one network of a learned code.
 
     Attributes:
       shape: the sizes of the code.
+      out: arrays that it makes, r parity pieces or k shares.
       width: of hidden layers; the network's own if None.
       dilations, kernel: of convolutions, see `conv.DilatedStack`.
-      joint: whether a decoder decodes all D feature channels together, or each by
-        itself with shared weights.
-      relu: whether a decoder ends in a ReLU.
+      joint: whether all feature channels are decoded together, or each by itself with
+        shared weights, as those of pieces are encoded.
+      relu: whether it ends in a ReLU, as features do that are never negative.
       reads: what a guided decoder reads beside the results, of `READS`.
     """
 
     shape: CodeShape
+    out: int
     width: int | None
     dilations: tuple[int, ...]
-    kernel: int
-    joint: bool = True
-    relu: bool = True
+    kernel: int = 3
+    joint: bool = False
+    relu: bool = False
     reads: str = "all"
 
 
@@ -56,3 +63,34 @@ class Network(NamedTuple):
     systematic_only: bool = False
     has_width: bool = True
     guided: bool = False
+
+
+class OnArrays(nn.Module):
+    """Layers over m pieces or results: `[m, B, h, w, D] -> [out, B, h, w, D]`.
+
+    Attributes:
+      layers: their inputs are all values of an image, `m*h*w*D`, or at each position
+        those of all arrays, `[h, w, m*D]`; and their outputs likewise.
+      spec: has `out`, `joint` and `relu`. If not joint, channels are images of their
+        own, with one value in the place of D.
+      flat: whether `layers` are given all values of an image.
+    """
+
+    layers: Layers
+    spec: NetworkSpec
+    flat: bool = False
+
+    @nn.compact
+    def __call__(self, arrays: jax.Array) -> jax.Array:
+        _, batch, h, w, depth = arrays.shape
+        groups, inner = (1, depth) if self.spec.joint else (depth, 1)
+        sizes = (batch, h, w, groups, inner)
+        # Batch and groups come first, and the values that layers mix last.
+        order = (1, 4, 0, 2, 3, 5) if self.flat else (1, 4, 2, 3, 0, 5)
+        x = arrays.reshape((-1, *sizes)).transpose(order)
+        x = x.reshape((batch * groups, *(() if self.flat else (h, w)), -1))
+        outputs = self.spec.out * inner * (h * w if self.flat else 1)
+        y = self.layers(x, outputs)
+        y = y.reshape([(self.spec.out, *sizes)[axis] for axis in order])
+        y = y.transpose(np.argsort(order)).reshape((-1, batch, h, w, depth))
+        return nn.relu(y) if self.spec.relu else y

@@ -29,7 +29,7 @@ class Sharpen(nn.Module):
 
     out: int
     width: int
-    reads: str = "all"
+    reads: str
 
     @nn.compact
     def __call__(
@@ -45,32 +45,29 @@ class Sharpen(nn.Module):
         Returns:
           `[N, M, M', D]`.
         """
-        width = self.width
-        init = nn.initializers.zeros_init()
+        width, init = self.width, nn.initializers
         if self.reads in ("all", "pattern"):
             state = state.astype(source.dtype)
-            film = nn.Dense(4 * width, kernel_init=init, name="film")(state)
+            film = nn.Dense(4 * width, kernel_init=init.zeros, name="film")(state)
         else:  # the same for all patterns
-            film = self.param("film", init, (1, 4 * width)).astype(source.dtype)
+            film = self.param("film", init.zeros, (1, 4 * width)).astype(source.dtype)
         scale, shift, later_scale, later_shift = jnp.split(film[:, None, None], 4, -1)
         x = nn.Dense(width, name="results")(stretched)
         if self.reads in ("all", "input"):
             x += nn.Dense(width, use_bias=False, name="source")(source)
         x = nn.relu(x * (1 + scale) + shift)
-        shape = (3, 3, 1, width)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", init.lecun_normal(), (3, 3, 1, width))
         bias = jnp.zeros(width, x.dtype)
         layer = Layer(relu=False, groups=width)
         x = convolution_layer(x, kernel.astype(x.dtype), bias, layer)
         x = nn.relu(x * (1 + later_scale) + later_shift)
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+        small = init.variance_scaling(0.01, "fan_in", "truncated_normal")
         return nn.Dense(self.out, kernel_init=small, name="features")(x)
 
 
 def _decoder(spec: NetworkSpec) -> Sharpen:
-    """Returns the network; without a width it has `D / (r + 1)` hidden values, so that
-    the views of more parity results do not make it dearer."""
     depth = spec.shape.share[-1]
+    # The views of more parity results do not make it dearer.
     width = spec.width or max(1, depth // (spec.shape.r + 1))
     return Sharpen(depth, width, spec.reads)
 
