@@ -11,7 +11,8 @@ import jax
 from flax import linen as nn
 
 from coded_jax.checks import require
-from coded_jax.models.modules import apply, scaled
+from coded_jax.cpu_kernels.layer import Layer
+from coded_jax.models.modules import dense_base_model, scaled
 from coded_jax.types import BaseModel, Block, PyTree
 
 MAPS = (6, 16)
@@ -24,27 +25,16 @@ class Features(nn.Module):
       maps: of the two layers.
     """
 
-    maps: tuple[int, int] = MAPS
+    maps: tuple[int, int]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        fits = min(x.shape[1:3]) >= 16
+        require("image_shape", x.shape[1:], fits, "at least 16x16")
         for channels in self.maps:
             x = nn.relu(nn.Conv(channels, (5, 5), padding="VALID")(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
         return x
-
-
-class Head(nn.Module):
-    """Classifies features: `[B, M*, M'*, 16] -> [B, classes]`."""
-
-    classes: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1)
-        for width in (120, 84):
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.classes)(x)
 
 
 def lenet5(width: float = 1.0) -> BaseModel:
@@ -53,34 +43,20 @@ def lenet5(width: float = 1.0) -> BaseModel:
     Args:
       width: times the 6 and 16 maps; the head stays.
     """
-    maps = (scaled(MAPS[0], width), scaled(MAPS[1], width))
-
-    def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
-        conv_key, head_key = jax.random.split(key)
-        image = jax.numpy.zeros((1, *image_shape))
-        features, conv = Features(maps).init_with_output(conv_key, image)
-        require("image_shape", image_shape, features.size > 0, "at least 16x16")
-        return {"f_conv": conv, "head": Head(classes).init(head_key, features)}
-
-    def head(variables: PyTree, features: jax.Array) -> jax.Array:
-        classes = variables["head"]["params"]["Dense_2"]["bias"].shape[0]
-        return apply(Head(classes), variables["head"], features)
+    blocks = tuple(f(layer) for layer in range(2) for f in (_convolve, _activate))
+    features = Features((scaled(MAPS[0], width), scaled(MAPS[1], width)))
 
     def hidden(variables: PyTree, features: jax.Array) -> jax.Array:
         dense = variables["head"]["params"]["Dense_0"]
         return features.reshape(features.shape[0], -1) @ dense["kernel"]
 
-    blocks = tuple(f(layer) for layer in range(2) for f in (_convolve, _activate))
-    return BaseModel(init, blocks, head, hidden=hidden)
+    return dense_base_model(features, blocks, (120, 84))._replace(hidden=hidden)
 
 
 def _convolve(layer: int) -> Block:
     def block(variables: PyTree, x: jax.Array) -> jax.Array:
         kernel = variables["f_conv"]["params"][f"Conv_{layer}"]["kernel"]
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "VALID", dimension_numbers=layout
-        )
+        return Layer(relu=False, padding="VALID").convolve(x, kernel)
 
     return block
 

@@ -1,10 +1,9 @@
-"""Base models made of Flax modules with batch norm, and modules that they share."""
+"""Base models made of Flax modules, and the modules that they share."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -37,39 +36,47 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        groups = x.shape[-1] if self.depthwise else 1
+        layer = Layer(self.relu, (self.stride, self.stride), groups=groups)
+        shape = (self.kernel, self.kernel, x.shape[-1] // groups, self.maps)
+        kernel = _Kernel(shape, name="Conv_0")()
         norm = BatchNorm(self.maps, name="BatchNorm_0")
-        convolve = functools.partial(
-            nn.Conv,
-            self.maps,
-            (self.kernel, self.kernel),
-            (self.stride, self.stride),
-            use_bias=False,
-            feature_group_count=x.shape[-1] if self.depthwise else 1,
-            name="Conv_0",
-        )
         if train:
-            x = norm(convolve()(x))
-            return nn.relu(x) if self.relu else x
+            y = norm(layer.convolve(x, kernel))
+            return nn.relu(y) if self.relu else y
+        # By kernel and bias, since a convolution is linear.
         factor, summand = norm.affine()
+        kernel = (kernel * factor[None, None, None]).astype(x.dtype)
+        return convolution_layer(x, kernel, summand.astype(x.dtype), layer)
 
-        def folded(
-            x: jax.Array,
-            kernel: jax.Array,
-            strides: Sequence[int],
-            padding: Any,
-            *,
-            feature_group_count: int,
-            **_: Any,
-        ) -> jax.Array:
-            """Normalises by kernel and bias, since a convolution is linear."""
-            return convolution_layer(
-                x,
-                (kernel * factor[None, None, None]).astype(x.dtype),
-                summand.astype(x.dtype),
-                Layer(self.relu, tuple(strides), padding, groups=feature_group_count),
-            )
 
-        return convolve(conv_general_dilated=folded)(x)
+class _Kernel(nn.Module):
+    """The parameter of a convolution, under the name that `nn.Conv` gives it."""
+
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return self.param("kernel", nn.initializers.lecun_normal(), self.shape)
+
+
+class DenseHead(nn.Module):
+    """Applies dense layers to all features: `[B, M, M', D] -> [B, classes]`.
+
+    Attributes:
+      widths: of the hidden layers, each with ReLU.
+      classes: of the data set.
+    """
+
+    widths: tuple[int, ...]
+    classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], -1)
+        for width in self.widths:
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(self.classes)(x)
 
 
 class PoolHead(nn.Module):
@@ -131,6 +138,34 @@ def base_model(
         return lambda variables, x: block.apply(variables[name], x, False)
 
     return BaseModel(init, tuple(map(inference, names, blocks)), head, train)
+
+
+def dense_base_model(
+    features: nn.Module, blocks: tuple[Block, ...], widths: tuple[int, ...]
+) -> BaseModel:
+    """Makes a base model of a module without batch norm and a `DenseHead`.
+
+    Args:
+      features: called with `x`.
+      blocks: what it computes, of its variables in `variables["f_conv"]`.
+      widths: of the head's hidden layers.
+
+    Returns:
+      A model with variables `{"f_conv": ..., "head": ...}`.
+    """
+    last = f"Dense_{len(widths)}"
+
+    def init(key: jax.Array, image_shape: tuple[int, int, int], classes: int) -> PyTree:
+        conv_key, head_key = jax.random.split(key)
+        image = jnp.zeros((1, *image_shape))
+        x, conv = features.init_with_output(conv_key, image)
+        return {"f_conv": conv, "head": DenseHead(widths, classes).init(head_key, x)}
+
+    def head(variables: PyTree, features: jax.Array) -> jax.Array:
+        classes = variables["head"]["params"][last]["bias"].shape[0]
+        return apply(DenseHead(widths, classes), variables["head"], features)
+
+    return BaseModel(init, blocks, head)
 
 
 def apply(module: nn.Module, variables: PyTree, x: jax.Array) -> jax.Array:
