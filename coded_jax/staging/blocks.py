@@ -283,7 +283,7 @@ def _interfaces(
     into one array, and those that the client keeps beside it."""
     crossing = [([graph.flat.image], [])]
     for part, following in itertools.pairwise(parts):
-        packed, kept = graph.live(part.end), []
+        packed, kept = graph.live[part.end], []
         if part.coded:
             kept = [v for v in packed if graph.made_by[v] < part.start]
             packed = [v for v in packed if graph.made_by[v] >= part.start]

@@ -38,21 +38,6 @@ class Chain(NamedTuple):
     device: float
 
 
-class _Front(NamedTuple):
-    """Chains up to a cut, none of which excels another, the fastest first.
-
-    Attributes:
-      seconds, client: of each, `[L]`: its time, and operations that are not coded.
-      last: number of its last segment, `[L]`; -1 without one.
-      before: place of the chain before that segment in the front at its start, `[L]`.
-    """
-
-    seconds: np.ndarray
-    client: np.ndarray
-    last: np.ndarray
-    before: np.ndarray
-
-
 def best_chains(
     graph: Graph,
     found: Iterable[CodedSegment],
@@ -70,94 +55,74 @@ def best_chains(
       rates: the speeds.
       queries: pieces that are sent in a round.
       most_rounds: of a chain.
-      device_price: seconds that count besides for a device's operations, times these
-        over those of the network; the larger, the less a device does.
+      device_price: the client's operations that count besides for each one of a
+        device; the more, the less a device does.
 
     Returns:
       The fastest first.
     """
     total, last = graph.flops(), len(graph.operations)
-    weight = device_price / total
-    cheapest: dict[tuple[int, int], tuple[float, CodedSegment]] = {}
+    weight = rates.client_seconds(device_price)
+    cheapest: dict[tuple[int, int], tuple[float, CodedSegment]] = {}  # of all grids
     for segment in found:
+        ends = segment.start, segment.end
         cost = rates.round_seconds(segment.trip, queries)
         cost += weight * segment.trip.device_flops
-        others = cheapest.get((segment.start, segment.end))
-        if others is None or cost < others[0]:
-            cheapest[segment.start, segment.end] = cost, segment
-    chosen = [segment for _, segment in cheapest.values()]
-    by_start: dict[int, list[tuple[int, float]]] = defaultdict(list)
-    for number, (cost, segment) in enumerate(cheapest.values()):
-        by_start[segment.start].append((number, cost))
-    fronts: dict[tuple[int, int], _Front] = {}  # by cut and rounds
-    pending: dict[tuple[int, int], list[_Front]] = defaultdict(list)
-    zero = np.zeros(1)
-    pending[0, 0] = [_Front(zero, zero, np.array([-1]), np.array([0]))]
+        if ends not in cheapest or cost < cheapest[ends][0]:
+            cheapest[ends] = cost, segment
+    priced = list(cheapest.values())
+    by_start: dict[int, list[int]] = defaultdict(list)
+    for number, (_, segment) in enumerate(priced):
+        by_start[segment.start].append(number)
+    # By cut and rounds the chains that end there, the fastest first, `[L, 4]`: seconds,
+    # operations of the client, number of the last segment, and the row of the chain
+    # before it in the front at its start.
+    fronts: dict[tuple[int, int], np.ndarray] = {}
+    arriving: dict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+    arriving[0, 0].append(np.array([[0.0, 0.0, -1.0, 0.0]]))
     before = 0
-    for cut in sorted({0, last, *by_start, *(segment.end for segment in chosen)}):
+    for cut in sorted({0, last, *(cut for ends in cheapest for cut in ends)}):
         flops = graph.flops(before, cut)
+        by_client = [rates.client_seconds(flops), flops, 0, 0]
         for rounds in range(most_rounds + 1):
-            arrived = pending.pop((cut, rounds), [])
-            if (before, rounds) in fronts and cut:
-                moved = fronts[before, rounds]
-                seconds = moved.seconds + rates.client_seconds(flops)
-                client = moved.client + flops
-                arrived.append(moved._replace(seconds=seconds, client=client))
-            if not arrived:
+            chains = arriving.pop((cut, rounds), [])
+            if cut and (before, rounds) in fronts:
+                chains.append(fronts[before, rounds] + by_client)
+            if not chains:
                 continue
-            fronts[cut, rounds] = front = _best(arrived)
-            if rounds == most_rounds:
-                continue
-            places = np.arange(len(front.seconds))
-            for number, cost in by_start.get(cut, ()):
-                later = _Front(
-                    seconds=front.seconds + cost,
-                    client=front.client,
-                    last=np.full(len(places), number),
-                    before=places,
-                )
-                pending[chosen[number].end, rounds + 1].append(later)
+            fronts[cut, rounds] = front = _best(np.concatenate(chains))
+            for number in by_start[cut] if rounds < most_rounds else ():
+                cost, segment = priced[number]
+                longer = front + [cost, 0, 0, 0]
+                longer[:, 2], longer[:, 3] = number, range(len(front))
+                arriving[segment.end, rounds + 1].append(longer)
         before = cut
+
+    def segments_of(cut: int, rounds: int, place: int) -> tuple[CodedSegment, ...]:
+        if not rounds:
+            return ()
+        *_, number, place = map(int, fronts[cut, rounds][place])
+        segment = priced[number][1]
+        return (*segments_of(segment.start, rounds - 1, place), segment)
+
     chains = []
     for rounds in range(1, most_rounds + 1):
-        if (front := fronts.get((last, rounds))) is None:
-            continue
-        for place, seconds in enumerate(front.seconds.tolist()):
-            segments = _back(fronts, chosen, (last, rounds), place)
+        for place, row in enumerate(fronts.get((last, rounds), ())):
+            segments = segments_of(last, rounds, place)
             device = sum(segment.trip.device_flops for segment in segments)
-            coded = 1 - float(front.client[place]) / total
-            seconds -= weight * device
+            seconds, coded = float(row[0]) - weight * device, 1 - float(row[1]) / total
             chains.append(Chain(segments, seconds, coded, device / total))
     return sorted(chains, key=lambda chain: chain.seconds)
 
 
-def _best(arrived: list[_Front]) -> _Front:
-    """Returns the best chains of several fronts, at most `FRONT` of them."""
-    joined = _Front(*map(np.concatenate, zip(*arrived, strict=True)))
-    order = np.lexsort((joined.client, joined.seconds))
-    client = joined.client[order]
+def _best(front: np.ndarray) -> np.ndarray:
+    """Returns the chains that no other excels, the fastest first, at most `FRONT`."""
+    front = front[np.lexsort((front[:, 1], front[:, 0]))]
+    client = front[:, 1]
     least = np.minimum.accumulate(client)
-    better = np.r_[True, client[1:] < least[:-1] * (1 - 1e-9)]
-    kept = order[better]
-    if len(kept) > FRONT:  # the ends, and those whose coded parts are spread evenly
-        client = -joined.client[kept]
-        wanted = np.linspace(client[0], client[-1], FRONT)
-        kept = kept[np.unique(np.searchsorted(client, wanted).clip(0, len(kept) - 1))]
-    return _Front(*(x[kept] for x in joined))
-
-
-def _back(
-    fronts: dict[tuple[int, int], _Front],
-    chosen: list[CodedSegment],
-    end: tuple[int, int],
-    place: int,
-) -> tuple[CodedSegment, ...]:
-    """Returns the segments of a chain of the front at an end, walking back from it."""
-    segments: list[CodedSegment] = []
-    cut, rounds = end
-    while rounds:
-        front = fronts[cut, rounds]
-        segment = chosen[front.last[place]]
-        segments.append(segment)
-        place, cut, rounds = int(front.before[place]), segment.start, rounds - 1
-    return tuple(segments[::-1])
+    front = front[np.r_[True, client[1:] < least[:-1] * (1 - 1e-9)]]
+    if len(front) > FRONT:  # the ends, and those whose coded parts are spread evenly
+        coded = -front[:, 1]
+        wanted = np.linspace(coded[0], coded[-1], FRONT)
+        front = front[np.unique(np.searchsorted(coded, wanted).clip(0, len(front) - 1))]
+    return front

@@ -195,11 +195,15 @@ class Graph:
         shape, place = variable.aval.shape, self.places[variable]
         return [n for axis, n in enumerate(shape) if axis not in place.axes]
 
-    def live(self, cut: int) -> list[Any]:
-        """Returns the variables that operations before number `cut` make, the image
+    @functools.cached_property
+    def live(self) -> list[list[Any]]:
+        """For each cut the variables that operations before it make, the image
         included, and later ones read."""
-        made = [v for op in self.operations[:cut] for v in op.eqn.outvars]
-        return [v for v in (self.flat.image, *made) if self.last_use.get(v, -1) >= cut]
+        lives = [[self.flat.image]]
+        for cut, op in enumerate(self.operations, 1):
+            made = [*lives[-1], *op.eqn.outvars]
+            lives.append([v for v in made if self.last_use.get(v, -1) >= cut])
+        return lives
 
 
 def names_of(flat: Flat) -> list[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
 
 from coded_jax.staging.graph import Graph
-from coded_jax.staging.segments import grids_of, segments, spans_by_start
+from coded_jax.staging.segments import grids_of, segments
 
 WORTH = 0.01
 """Part of the operations that must be coded at least, unless less is asked for: of
@@ -51,13 +50,13 @@ def hindrance(graph: Graph, k: int, ends: Sequence[int], most: float) -> str | N
     if not any(has_grid(*size) for size in sizes):
         rows, columns = max(sizes, key=math.prod, default=(0, 0))
         return f"no value that could be split has more than {rows}x{columns} positions"
-    worth = WORTH * total
-    spans = itertools.chain.from_iterable(spans_by_start(graph))
-    if not any(graph.flops(span.start, span.end) >= worth for span in spans):
+    worthwhile = lambda k: [
+        segment
+        for segment in segments(graph, k, 1)
+        if segment.flops >= WORTH * total and segment.end <= max(ends, default=0)
+    ]
+    if not worthwhile(1):
         return "the values at its cuts do not fit into one array of one dtype"
-    parts = [segment for segment in segments(graph, k, 1) if segment.flops >= worth]
-    if not parts:
+    if not worthwhile(k):
         return "each piece would need the whole image, by its receptive field"
-    if not ends or all(segment.end > ends[-1] for segment in parts):
-        return "what goes on to the head does not fit into one array"
     return "its operations on a piece would not be those on the image"

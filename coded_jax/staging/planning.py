@@ -26,31 +26,9 @@ from coded_jax.types import BaseModel, PyTree, apart
 MOST_ROUNDS = 6
 PRICES = 12
 HIGHEST_PRICE = 1e3
-"""Prices on a device's work that are tried, and the highest of them, over the seconds
-of the client for the whole network."""
+"""Prices on a device's work that are tried, and the highest, see `best_chains`."""
 PART_OF_MOST = 0.9
 """Part of the operations that can be coded at all that a chain codes by default."""
-
-
-class Search(NamedTuple):
-    """A search for chains of stages, see `plan_stages`.
-
-    Attributes:
-      graph: the network.
-      ends: the cuts before which a head may begin.
-      k, r: data and parity pieces.
-      rates: the speeds.
-      most_rounds, least_coded, most_device: limits of a chain.
-    """
-
-    graph: Graph
-    ends: list[int]
-    k: int
-    r: int
-    rates: Rates
-    most_rounds: int
-    least_coded: float | None
-    most_device: float
 
 
 class StagePlan(NamedTuple):
@@ -154,53 +132,47 @@ def plan_stages(
     require_type("rates", rates, Rates | None, "Rates or None")
     variables = jax.tree.map_with_path(_as_array, variables)
     network = network_of(model, variables, (height, width, channels))
-    graph, ends = network.graph, _head_cuts(network.graph)
-    search = Search(
-        graph=graph,
-        ends=ends,
-        k=k,
-        r=r,
-        rates=rates or Rates(),
-        most_rounds=most_rounds,
-        least_coded=least_coded,
-        most_device=most_device,
-    )
+    graph, ends, rates = network.graph, _head_cuts(network.graph), rates or Rates()
     found = [s for s in segments(graph, k, r) if ends and s.end <= ends[-1]]
     while True:
-        chains = _chains(search, found)
-        blocks = blocks_of(network, parts_of(graph, chains[0].segments, ends))
+        search = functools.partial(
+            best_chains,
+            graph,
+            found,
+            rates=rates,
+            queries=k + r,
+            most_rounds=most_rounds,
+        )
+        hindered = functools.partial(hindrance, graph, k, ends)
+        chains = _chains(search, hindered, k, least_coded, most_device)
+        chosen = chains[0].segments
+        blocks = blocks_of(network, parts_of(graph, chosen, ends))
         own = {b.name: b.variables_among(variables) for b in blocks if b.leaves}
-        costs, refused = _costs(blocks, own, chains[0].segments)
+        costs, refused = _costs(blocks, own, chosen)
         if not refused:
             break
         found = [segment for segment in found if segment[:3] not in refused]
-    fastest: dict[int, Chain] = {}  # of each number of rounds
-    for chain in chains:
-        fastest.setdefault(len(chain.segments), chain)
-    del fastest[len(chains[0].segments)]
-    # With the operations of pieces as they were counted.
-    counted, seconds = [], chains[0].seconds
-    coded = [cost for cost in costs if cost.trip]
-    trips = [cost.trip for cost in costs if cost.trip]
-    for segment, trip in zip(chains[0].segments, trips, strict=True):
-        of_trips = [search.rates.round_seconds(x, k + r) for x in (trip, segment.trip)]
-        seconds += of_trips[0] - of_trips[1]
-        counted.append(segment._replace(trip=trip))
-    device = sum(segment.trip.device_flops for segment in counted)
-    total = sum(cost.flops for cost in costs)
-    chain = Chain(tuple(counted), seconds, chains[0].coded, device / total)
-    return StagePlan(
+    coded = [(cost.blocks, cost.trip) for cost in costs if cost.trip]
+    segments_of_chain = zip(chosen, coded, strict=True)
+    counted = [segment._replace(trip=trip) for segment, (_, trip) in segments_of_chain]
+    device = sum(segment.trip.device_flops for segment in counted) / graph.flops()
+    # Of as many rounds the first one is the fastest.
+    others = {len(chain.segments): chain for chain in reversed(chains)}
+    del others[len(chosen)]
+    plan = StagePlan(
         base=BaseModel(functools.partial(_given, own), tuple(blocks[:-1]), blocks[-1]),
         variables=own,
-        stages=tuple(cost.blocks for cost in coded),
-        grids=tuple(segment.grid for segment in chain.segments),
+        stages=tuple(blocks for blocks, _ in coded),
+        grids=tuple(segment.grid for segment in chosen),
         k=k,
         r=r,
         parts=tuple(costs),
-        chain=chain,
-        others=tuple(fastest[rounds] for rounds in sorted(fastest)),
+        chain=chains[0]._replace(segments=tuple(counted), device=device),
+        others=tuple(others[rounds] for rounds in sorted(others)),
         obstacles=obstacles(graph),
     )
+    chain = plan.chain._replace(seconds=rates.seconds(plan.cost))
+    return plan._replace(chain=chain)
 
 
 def _as_array(path: Any, leaf: Any) -> Any:
@@ -218,56 +190,56 @@ def _as_array(path: Any, leaf: Any) -> Any:
         require(name, leaf, False, "an array, the shape of one or a number")
 
 
-def _chains(search: Search, found: Sequence[CodedSegment]) -> list[Chain]:
-    """Returns chains of some segments within the limits, the fastest first.
+def _chains(
+    search: Callable[..., list[Chain]],
+    hindered: Callable[[float], str | None],
+    k: int,
+    least_coded: float | None,
+    most_device: float,
+) -> list[Chain]:
+    """Returns chains within the limits of `plan_stages`, the fastest first.
+
+    Args:
+      search: `best_chains`, of a price on a device's work.
+      hindered: `hindrance`, of the part that can be coded.
+      k, least_coded, most_device: of `plan_stages`.
 
     Raises:
       ValueError: there is none.
     """
-    graph, k, asked = search.graph, search.k, search.least_coded
-    chains_at = functools.partial(
-        best_chains,
-        graph,
-        found,
-        rates=search.rates,
-        queries=k + search.r,
-        most_rounds=search.most_rounds,
-    )
-    chains = chains_at()
+    chains = search()
     most = max((chain.coded for chain in chains), default=0.0)
-    least = PART_OF_MOST * most if asked is None else asked
-    if most < least or not chains or (asked is None and most < WORTH):
-        given = None if asked is None else f"{asked:g}"
-        text = (
-            f"least_coded: {given} given, at most {rounded_down(most):g} accepted for "
-            f"this network with k={k} and most_rounds={search.most_rounds}"
+    least = PART_OF_MOST * most if least_coded is None else least_coded
+    if not chains or most < (WORTH if least_coded is None else least):
+        name, given = "least_coded", least_coded
+        if least_coded is None:
+            name, given = "k", k
+        reason = hindered(most)
+        raise ValueError(
+            f"{name}: {given:g} given, but at most {rounded_down(most):g} of the work "
+            f"of this network can be coded with k={k} and so few rounds"
+            + (f"; in the way: {reason}" if reason else "")
         )
-        if not most:
-            text = f"k: {k} given, but no part of the network can be split into such"
-            text += " pieces"
-        reason = hindrance(graph, k, search.ends, most)
-        raise ValueError(f"{text}; in the way: {reason}" if reason else text)
 
     def within(chains: list[Chain]) -> list[Chain]:
         coded = [chain for chain in chains if chain.coded >= least]
-        return [chain for chain in coded if chain.device <= search.most_device]
+        return [chain for chain in coded if chain.device <= most_device]
 
     if chosen := within(chains):
         return chosen
     # The least price on a device's work that brings it below the limit.
-    low, high = 0.0, search.rates.client_seconds(graph.flops()) * HIGHEST_PRICE
-    dearest = chains_at(device_price=high)
+    low, high = 0.0, HIGHEST_PRICE
+    dearest = search(device_price=high)
     best = within(dearest)
     if not best:
         device = min(chain.device for chain in dearest if chain.coded >= least)
         raise ValueError(
-            f"most_device: {search.most_device:g} given, at least "
-            f"{-rounded_down(-device):g} accepted for this network with k={k}, "
-            f"most_rounds={search.most_rounds} and least_coded={least:.3f}"
+            f"most_device: {most_device:g} given, at least {-rounded_down(-device):g} "
+            f"accepted for this network with k={k}, so few rounds and {least:.3f} coded"
         )
     for _ in range(PRICES - 1):
         price = (low + high) / 2
-        if chosen := within(chains_at(device_price=price)):
+        if chosen := within(search(device_price=price)):
             high, best = price, [*best, *chosen]
         else:
             low = price
@@ -283,19 +255,16 @@ def _head_cuts(graph: Graph) -> list[int]:
     """Returns the cuts before which a head may begin, which takes one array: those at
     which a single value is live and lies on the image, and behind the last of them
     those at which several values do, and fit into one array."""
-    last_use, live = graph.last_use, [graph.flat.image]
-    found, of_several = [], []
-    for cut in range(1, len(graph.operations) + 1):
-        live += graph.operations[cut - 1].eqn.outvars
-        live = [v for v in live if last_use.get(v, -1) >= cut]
+    of_one, of_several = [], []
+    for cut, live in enumerate(graph.live[1:], 1):
         if graph.packing(live) is None:
             continue
         if len(live) == 1:
-            found.append(cut)
+            of_one.append(cut)
             of_several.clear()
         else:
             of_several.append(cut)
-    return found + of_several
+    return of_one + of_several
 
 
 def parts_of(
@@ -311,12 +280,12 @@ def parts_of(
     parts, done = [], 0
     for segment in chosen:
         first = not parts and segment.start == 0
-        if not first or graph.flat.image in graph.live(segment.end):
+        if not first or graph.flat.image in graph.live[segment.end]:
             parts.append(Part(done, segment.start, False))
         parts.append(Part(segment.start, segment.end, True))
         done = segment.end
     head = next(cut for cut in ends if cut >= done)
-    kept = parts and any(graph.made_by[v] < parts[-1].start for v in graph.live(head))
+    kept = parts and any(graph.made_by[v] < parts[-1].start for v in graph.live[head])
     if head > done or kept:  # of nothing but packing, perhaps
         parts.append(Part(done, head, False))
     return (*parts, Part(head, len(graph.operations), False))
@@ -334,18 +303,14 @@ def _costs(
     network = blocks[0].network
     state = jax.ShapeDtypeStruct((1, *network.image_shape), "float32")
     for i, block in enumerate(blocks):
-        part = block.parts[i]
-        before, state = state, jax.eval_shape(block, variables, state)
-        (height, width, channels), out = (
-            apart(x)[0].shape[1:] for x in (before, state)
-        )
+        part, (_, height, width, channels) = block.parts[i], apart(state)[0].shape
         shape = (height, width, channels)
-        flops = network.graph.flops(part.start, part.end)
+        state = jax.eval_shape(block, variables, state)
         cost = StageCost(
             blocks=(i + 1, i + 1),
             input_shape=shape,
-            output_shape=out,
-            flops=flops,
+            output_shape=apart(state)[0].shape[1:],
+            flops=network.graph.flops(part.start, part.end),
         )
         if part.coded:
             segment = next(left)
@@ -355,8 +320,8 @@ def _costs(
                 refused.add(segment[:3])
                 continue
             # Anew, since the matrices of a resize have less of both on a piece.
-            piece_flops = count_flops(block, variables, plan.piece_shape)
-            trip = segment.trip._replace(device_flops=piece_flops)
+            flops = count_flops(block, variables, plan.piece_shape)
+            trip = segment.trip._replace(device_flops=flops)
             cost = cost._replace(plan=plan, trip=trip)
         costs.append(cost)
     return costs, refused

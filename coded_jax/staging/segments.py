@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -47,27 +47,8 @@ class CodedSegment(NamedTuple):
     trip: Round
 
 
-class Span(NamedTuple):
-    """Operations between two cuts whose input and output are one array each.
-
-    Attributes:
-      start, end: numbers of the first operation and of the one behind the last.
-      input: place of the input.
-      channels: of the input.
-      output: the values of the output.
-      fields: receptive fields of the output on the input.
-    """
-
-    start: int
-    end: int
-    input: Place
-    channels: int
-    output: Packing
-    fields: Fields
-
-
 def cuts(graph: Graph) -> list[int]:
-    """Returns the places where a segment may begin or end, in their order."""
+    """Returns the numbers of operations before which a segment may begin or end."""
     found = {0, len(graph.operations)}
     for i, op in enumerate(graph.operations):
         name, params = op.eqn.primitive.name, op.eqn.params
@@ -83,116 +64,79 @@ def cuts(graph: Graph) -> list[int]:
     return sorted(found)
 
 
-def segments(graph: Graph, k: int, r: int) -> Iterator[CodedSegment]:
-    """Yields every segment that can be split into k pieces.
-
-    Its round has the price of a linear code, r sums of k pieces: as many operations for
-    each value of a piece to encode, and of a share to decode.
-    """
-    for spans in spans_by_start(graph):
-        for span in spans:
-            found = [_segment(graph, span, grid, r) for grid in grids_of(k)]
-            yield from filter(None, found)
-            if not any(found):
-                break
-
-
 def grids_of(k: int) -> list[Sizes]:
     """Returns the grids of k pieces."""
     return [(k // columns, columns) for columns in range(1, k + 1) if k % columns == 0]
 
 
-def spans_by_start(graph: Graph) -> Iterator[Iterator[Span]]:
-    """Yields the spans from every cut, the shortest first."""
+def segments(graph: Graph, k: int, r: int) -> Iterator[CodedSegment]:
+    """Yields every segment that can be split into k pieces, by each grid.
+
+    Those from a cut come together, the shortest first. None is longer than the first
+    one whose pieces all need the whole input.
+    """
     places = cuts(graph)
-    for number in range(len(places)):
-        yield _Walk(graph).spans(places[number:])
-
-
-def _segment(graph: Graph, span: Span, grid: Sizes, r: int) -> CodedSegment | None:
-    """Returns a span split by a grid; None where a piece would be the whole."""
-    start, end, place, *_ = span
-    sizes = zip(span.fields, place.sizes, span.output.base.sizes, grid, strict=True)
-    try:
-        plans = [plan_axis(f, size=n, out=m, parts=p) for f, n, m, p in sizes]
-    except ValueError:
-        return None
-    piece = math.prod(plan.window for plan in plans) * span.channels
-    share = math.prod(plan.share for plan in plans) * span.output.channels
-    missing = [
-        (plan.size - plan.window) * float(stride)
-        for plan, stride in zip(plans, place.strides, strict=True)
-    ]
-    price = float(r * (2 * math.prod(grid) - 1))
-    trip = Round(
-        device_flops=graph.piece_flops(start, end, *missing),
-        bytes_in=ITEMSIZE * piece,
-        bytes_out=ITEMSIZE * share,
-        encode_flops=price * piece,
-        decode_flops=price * share,
-    )
-    return CodedSegment(start, end, grid, graph.flops(start, end), trip)
+    for number, start in enumerate(places):
+        walk, grids = _Walk(graph, start), grids_of(k)
+        try:
+            for begin, end in itertools.pairwise(places[number:]):
+                for op in graph.operations[begin:end]:
+                    walk.through(op)
+                output = graph.packing([v for v in graph.live[end] if v in walk.made])
+                if output is None or walk.base is None:
+                    continue
+                fields = walk.fields_of(output)
+                found = [walk.segment(end, output, fields, grid, r) for grid in grids]
+                if not any(found):
+                    break
+                yield from filter(None, found)
+        except Refusal:
+            continue
 
 
 class _Walk:
     """The receptive fields of values on the input of a segment that begins at a cut.
 
-    Values of the input that are finer than others, by whole factors, are packed with
-    more channels.
+    Attributes:
+      graph: the network.
+      start: number of the first operation.
+      base: place of the input, once some of it is read. Values of it that are finer, by
+        whole factors, are packed with more channels.
+      channels, dtype: of the input.
+      fields: of the values that are read and made.
+      made: values that the segment makes.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, start: int) -> None:
         self.graph = graph
-        self.base: Place | None = None  # of the input, once some of it is read
+        self.start = start
+        self.base: Place | None = None
         self.channels = 0
         self.dtype: Any = None
         self.fields: dict[Any, Fields] = {}
+        self.made: set[Any] = set()
 
-    def spans(self, places: Sequence[int]) -> Iterator[Span]:
-        """Goes from the first cut to the others; ends where nothing can be split."""
-        start, live = places[0], []
-        for begin, end in itertools.pairwise(places):
-            operations = self.graph.operations[begin:end]
-            if not all(map(self.through, operations)):
-                return
-            live += [v for op in operations for v in op.eqn.outvars]
-            live = [v for v in live if self.graph.last_use.get(v, -1) >= end]
-            output = self.graph.packing(live)
-            if output is None or self.base is None:
-                continue
-            packed = []
-            for v, (rows, columns) in zip(live, output.finer, strict=True):
-                finer = (Field(rows, 0, rows), Field(columns, 0, columns))
-                packed.append(_after(self.fields[v], finer))
-            if fields := _join(packed):
-                yield Span(
-                    start=start,
-                    end=end,
-                    input=self.base,
-                    channels=self.channels,
-                    output=output,
-                    fields=fields,
-                )
+    def through(self, op: Operation) -> None:
+        """Goes on by an operation.
 
-    def through(self, op: Operation) -> bool:
-        """Goes on by an operation; returns False where it cannot be split."""
+        Raises:
+          Refusal: it cannot be split together with those before it.
+        """
         if op.fields is None:
-            return False
-        if not all(v in self.fields or self._take_in(v) for v in op.reads):
-            return False
-        joined = _join([self.fields[v] for v in op.reads])
-        if joined is None:
-            return False
-        self.fields |= dict.fromkeys(op.eqn.outvars, _after(joined, op.fields))
-        return True
+            raise Refusal
+        for v in op.reads:
+            if v not in self.fields:
+                self._take_in(v)
+        fields = _after(_join([self.fields[v] for v in op.reads]), op.fields)
+        self.fields |= dict.fromkeys(op.eqn.outvars, fields)
+        self.made.update(op.eqn.outvars)
 
-    def _take_in(self, v: Any) -> bool:
+    def _take_in(self, v: Any) -> None:
         """Adds a value made before the segment to its input, if it fits in."""
         place, dtype = self.graph.places.get(v), v.aval.dtype
-        if place is None or not jnp.issubdtype(dtype, jnp.floating):
-            return False
-        if self.dtype not in (None, dtype):  # one array has one
-            return False
+        real = jnp.issubdtype(dtype, jnp.floating)
+        if place is None or not real or self.dtype not in (None, dtype):
+            raise Refusal
         base, channels = self.base or place, math.prod(self.graph.channels(v))
         if finer := factors(place, base):
             self.fields[v] = _finer(finer)
@@ -203,15 +147,53 @@ class _Walk:
             self.fields[v] = _finer((1, 1))
             self.channels = self.channels * math.prod(finer) + channels
         else:
-            return False
+            raise Refusal
         self.base, self.dtype = base, dtype
-        return True
+
+    def fields_of(self, output: Packing) -> Fields:
+        """Returns the receptive fields of an output on the input."""
+        fields = []
+        for v, (rows, columns) in zip(output.variables, output.finer, strict=True):
+            finer = (Field(rows, 0, rows), Field(columns, 0, columns))
+            fields.append(_after(self.fields[v], finer))
+        return _join(fields)
+
+    def segment(
+        self, end: int, output: Packing, fields: Fields, grid: Sizes, r: int
+    ) -> CodedSegment | None:
+        """Returns the segment up to a cut; None where a piece would be the whole.
+
+        Its round has the price of a linear code, r sums of k pieces: as many operations
+        for each value of a piece to encode, and of a share to decode.
+        """
+        assert self.base is not None
+        sizes = zip(fields, self.base.sizes, output.base.sizes, grid, strict=True)
+        try:
+            plans = [plan_axis(f, size=n, out=m, parts=p) for f, n, m, p in sizes]
+        except ValueError:
+            return None
+        piece = math.prod(plan.window for plan in plans) * self.channels
+        share = math.prod(plan.share for plan in plans) * output.channels
+        missing = [
+            (plan.size - plan.window) * float(stride)
+            for plan, stride in zip(plans, self.base.strides, strict=True)
+        ]
+        price = float(r * (2 * math.prod(grid) - 1))
+        trip = Round(
+            device_flops=self.graph.piece_flops(self.start, end, *missing),
+            bytes_in=ITEMSIZE * piece,
+            bytes_out=ITEMSIZE * share,
+            encode_flops=price * piece,
+            decode_flops=price * share,
+        )
+        flops = self.graph.flops(self.start, end)
+        return CodedSegment(self.start, end, grid, flops, trip)
 
 
 def _finer(factors: Sizes) -> Fields:
     """Returns the fields of values that are finer than the input by some factors."""
     rows, columns = (Field(Fraction(1, n), Fraction(1 - n, n), 1) for n in factors)
-    return _after((Field(), Field()), (rows, columns))
+    return rows, columns
 
 
 def _after(fields: Fields, steps: Fields) -> Fields:
@@ -219,12 +201,6 @@ def _after(fields: Fields, steps: Fields) -> Fields:
     return rows, columns
 
 
-def _join(fields: list[Fields]) -> Fields | None:
-    """Returns the field that covers all fields; None if their strides differ."""
-    if len(fields) == 1:
-        return fields[0]
-    try:
-        rows, columns = map(join_fields, zip(*fields, strict=True))
-    except Refusal:
-        return None
+def _join(fields: list[Fields]) -> Fields:
+    rows, columns = map(join_fields, zip(*fields, strict=True))
     return rows, columns

@@ -35,7 +35,7 @@ def with_two_ends(variables, x):
         (pooled, 2, 2, "each piece would need the whole image"),
         (pooled, 32, 5000, "no value that could be split has more than 32x32 posi"),
         (with_a_mask, 32, 2, "the values at its cuts do not fit into one array"),
-        (with_two_ends, 33, 2, "what goes on to the head does not fit into one array"),
+        (with_two_ends, 33, 2, "the values at its cuts do not fit into one array"),
     ],
 )
 def test_what_is_in_the_way_is_said(model, size, k, reason):
