@@ -43,6 +43,8 @@ from coded_jax.devices import processes
 # this prefix was left by a process that died.
 _UNFINISHED = ".unfinished-"
 _CHECKSUMS = "checksums.json"
+KEPT = 2
+"""Checkpoints up to the newest one that are kept; older ones are removed."""
 
 
 class Restored(NamedTuple):
@@ -54,27 +56,21 @@ class Restored(NamedTuple):
 
 
 def save(
-    directory: str | os.PathLike[str],
-    step: int,
-    state: Any,
-    *,
-    seconds: float = 0.0,
-    keep: int = 2,
+    directory: str | os.PathLike[str], step: int, state: Any, *, seconds: float = 0.0
 ) -> None:
     """Writes `state` as checkpoint `step`, which is complete on return.
 
     No reference to the buffers of `state` remains, so the caller may donate them to the
     next step. A checkpoint of the same `step` is replaced, by two renames once the new
-    one is complete: a kill just between them costs this step, never another one.
+    one is complete: a kill just between them costs this step, never another one. Those
+    of later steps stay: after a fall-back from a damaged checkpoint they may be damaged
+    or not.
 
     Args:
       directory: where the checkpoints are; made if it does not exist.
       step: number of the checkpoint, >= 0.
       state: pytree of arrays, each with one element or more.
       seconds: of training up to this step; stored beside the state.
-      keep: number of checkpoints up to `step` to keep, >= 1; older ones are removed
-        once the new one is complete. Those of later steps stay: after a fall-back from
-        a damaged checkpoint they may be damaged or not.
 
     Raises:
       OSError: the disk is full, or writing fails otherwise. Older checkpoints remain.
@@ -88,7 +84,8 @@ def save(
     context.array.saving.use_compression = False
 
     try:
-        processes.by_lead(lambda: _make_room(directory, arrays))
+        directory.mkdir(parents=True, exist_ok=True)
+        processes.by_lead(lambda: _sweep(directory))
         with context, _quiet():
             ocp.save(str(staging), arrays, custom_metadata={"seconds": seconds})
         processes.by_lead(lambda: _publish(staging, final))
@@ -100,22 +97,12 @@ def save(
         ) from error
 
     if processes.is_lead():
-        for old in [s for s in steps(directory) if s <= step][:-keep]:
+        for old in [s for s in steps(directory) if s <= step][:-KEPT]:
             # Renamed first: a checkpoint that is partly removed must not look finished.
             with contextlib.suppress(OSError):
                 path = directory / str(old)
                 path.rename(_unfinished(path, "old"))
         _sweep(directory)
-
-
-def _make_room(directory: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Makes the directory, removes remains in it, and checks that `arrays` fit."""
-    directory.mkdir(parents=True, exist_ok=True)
-    _sweep(directory)
-    size = sum(x.nbytes for x in arrays.values())
-    free = shutil.disk_usage(directory).free
-    if size > free:
-        raise OSError(f"the disk is full: {size} bytes to write, {free} free")
 
 
 def _publish(staging: Path, final: Path) -> None:
@@ -164,10 +151,8 @@ def steps(directory: str | os.PathLike[str]) -> list[int]:
     A finished checkpoint was written completely; `restore` checks whether it is still
     undamaged. The list is empty if `directory` does not exist.
     """
-    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
-        names = [e.name for e in entries if e.name.isdecimal() and e.is_dir()]
-        return sorted(int(name) for name in names if name == str(int(name)))
-    return []
+    names = [path.name for path in Path(directory).glob("*/")]
+    return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
 
 def _read(path: Path, like: Any) -> tuple[Any, float]:
@@ -200,11 +185,7 @@ def _by_path(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _crc32(path: Path) -> int:
-    crc = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return crc
+    return zlib.crc32(path.read_bytes())
 
 
 def _unfinished(path: Path, state: str) -> Path:

@@ -28,7 +28,6 @@ from coded_jax.training.steps import (
     initial_state,
     keep_better,
     steps_per_call,
-    train_step,
     train_steps,
 )
 from coded_jax.types import PyTree
@@ -161,11 +160,6 @@ def fit(
     epoch_steps = examples // config.batch_size
     steps = total_steps(examples, config.batch_size, config.epochs)
     init_key, order_key, step_key = placement.put_replicated(config.mesh, _keys(key))
-    fixed = {
-        "loss": task.loss,
-        "optimizer": task.optimizer,
-        "batch_size": config.batch_size,
-    }
     most = min(steps_per_call(), epoch_steps)
 
     run = _start(task, init_key, config)
@@ -181,12 +175,16 @@ def fit(
             count = most if run.step + most <= epoch_end else 1
             before, earlier = run.step, metrics
             with config.precision():
-                if count == 1 and not key.ndim:
-                    step = train_step
-                else:
-                    step = functools.partial(train_steps, count=count)
-                run.state, metrics = step(
-                    run.state, frozen, arrays, order, step_key, **fixed
+                run.state, metrics = train_steps(
+                    run.state,
+                    frozen,
+                    arrays,
+                    order,
+                    step_key,
+                    loss=task.loss,
+                    optimizer=task.optimizer,
+                    batch_size=config.batch_size,
+                    count=count,
                 )
             if earlier is None:  # the program has been compiled now
                 startup.hand_back_memory()
@@ -277,9 +275,8 @@ class _Run:
 
 def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
     """Returns the run of the newest checkpoint, or a fresh one."""
-    fresh = _for_seeds(
-        functools.partial(initial_state, task.init, task.optimizer), init_key
-    )
+    init = functools.partial(initial_state, task.init, task.optimizer)
+    fresh = _for_seeds(init, init_key)
     restored = None
     if config.directory is not None:
         like = jax.eval_shape(fresh, init_key)
@@ -294,25 +291,28 @@ def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
         begin = jax.jit(lambda key: placement.replicated(config.mesh, fresh(key)))
         state, best = begin(init_key)
         if task.begin is not None:
-            params = _begun(task.begin, state.params, init_key.ndim > 0)
+            each = [task.begin(params) for params in _of_seeds(state.params, best)]
+            params = jax.tree.map(lambda *x: jnp.stack(x), *each)
+            params = jax.tree.map(lambda x, y: x.reshape(y.shape), params, state.params)
             # Copied: the state's own buffers are donated to the first step.
             best = best._replace(params=jax.tree.map(jnp.copy, params))
             state = state._replace(params=params)
     return _Run(state, best, step, seconds, config.directory, saved_step=step)
 
 
-def _begun(begin: Callable[[PyTree], PyTree], params: PyTree, seeds: bool) -> PyTree:
-    """Returns `begin(params)`, of parameters with an axis of seeds for each seed."""
-    if not seeds:
-        return begin(params)
-    count = len(jax.tree.leaves(params)[0])
-    of_seeds = [begin(jax.tree.map(lambda x, i=i: x[i], params)) for i in range(count)]
-    return jax.tree.map(lambda *x: jnp.stack(x), *of_seeds)
-
-
 def _for_seeds(f: Callable[[jax.Array], Any], key: jax.Array) -> Callable:
     """Returns `f` for one key, or mapped over the keys of several seeds."""
     return jax.vmap(f) if key.ndim else f
+
+
+def seed_of(tree: PyTree, i: Any) -> PyTree:
+    """Returns the part of the i-th of several seeds, whose axis is the first one."""
+    return jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def _of_seeds(params: PyTree, best: Best) -> list[PyTree]:
+    """Returns the parameters of each seed; those of one alone have no axis of seeds."""
+    return [seed_of(params, i) for i in np.ndindex(best.score.shape)]
 
 
 @jax.jit
@@ -356,22 +356,11 @@ def _log(run: _Run, observer: Observer, step: int, metrics: Any) -> None:
 def _end_epoch(run: _Run, task: Task, observer: Observer, metrics: Any) -> None:
     """Scores the parameters, keeps the best ones, and logs."""
     run.require_finite()
-    params, seeds = run.state.params, run.best.score.ndim
-    if seeds:
-        of_seeds = [task.score(seed_of(params, i)) for i in range(len(run.best.score))]
-        scores = np.asarray([of_seed[SCORE] for of_seed in of_seeds], np.float32)
-        logged = {
-            name: float(np.mean([of_seed[name] for of_seed in of_seeds]))
-            for name in of_seeds[0]
-        }
-    else:
-        logged = task.score(params)
-        scores = np.float32(logged[SCORE])
-    run.best = keep_better(run.best, scores, params)
-    observer.log(run.step, {"loss": float(np.mean(metrics["loss"])), **logged})
-    observer.end_epoch(run.step, seed_of(params, 0) if seeds else params)
-
-
-def seed_of(tree: PyTree, i: int) -> PyTree:
-    """Returns the part of the i-th of several seeds, whose axis is the first one."""
-    return jax.tree.map(lambda leaf: leaf[i], tree)
+    params = _of_seeds(run.state.params, run.best)
+    scored = [task.score(of_seed) for of_seed in params]
+    scores = np.asarray([of_seed[SCORE] for of_seed in scored], np.float32)
+    scores = scores.reshape(run.best.score.shape)
+    run.best = keep_better(run.best, scores, run.state.params)
+    means = {name: float(np.mean([x[name] for x in scored])) for name in scored[0]}
+    observer.log(run.step, {"loss": float(np.mean(metrics["loss"])), **means})
+    observer.end_epoch(run.step, params[0])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from coded_jax import splitting
@@ -133,14 +132,10 @@ def coded_loss(
     """
     require_inputs(pipeline, params, images, available)
     batch = {"images": images}
-    if labels is not None:
-        sizes = (pipeline.k,) if pipeline.examples.grouped else ()
-        if np.ndim(labels) > 2:  # of positions
-            sizes = np.shape(labels)[1:]
-        require_shape("labels", labels, images.shape[0], *sizes)
+    if config and config.supervision:
+        accepted = "those of the images, for supervision,"
+        require("labels", labels, labels is not None, accepted)
         batch["labels"] = labels
-    needless = labels is not None or not (config and config.supervision)
-    require("labels", labels, needless, "those of the images, for supervision,")
     return coded_losses(
         pipeline, params, variables, batch, available, config=config
     ).mean()
@@ -186,25 +181,23 @@ def coded_losses(
         images, targets = batch["images"], batch.get("targets")
         if targets is None:
             targets = exact_outputs(pipeline, frozen, images)
-        groups, ends = [], (*starts[1:], len(images))
-        for number, (first, end) in enumerate(zip(starts, ends, strict=True)):
-            rows = slice(first, end)
-            masks = available if available.shape[-1] == 1 else available[..., rows]
-            known = tuple(target[rows] for target in targets)
-            exact = _exact_states(pipeline, frozen, images[rows], known)
-            own_errors, decoded = _decode_from(
-                number, pipeline, params, frozen, exact=exact, available=masks
+        states, groups = _exact_states(pipeline, frozen, images, targets), []
+        for number, end in enumerate((*starts[1:], len(images))):
+            rows = slice(starts[number], end)
+            exact = jax.tree.map(lambda x, rows=rows: x[rows], states)
+            group = _decode_from(
+                number,
+                pipeline,
+                params,
+                frozen,
+                exact=exact,
+                available=available[..., rows],
             )
-            groups.append((own_errors, exact[-1], decoded))
-        stage_errors, exact, decoded = jax.tree.map(
-            lambda *x: jnp.concatenate(x), *groups
-        )
-        terms = [
-            Term(x, _mean_square(y)) for x, y in zip(stage_errors, targets, strict=True)
-        ]
-        terms += compare_ends(
-            pipeline, config, params, frozen, batch, outputs=(exact, decoded)
-        )
+            groups.append(group)
+        errors, decoded = jax.tree.map(lambda *x: jnp.concatenate(x), *groups)
+        terms = [*zip(errors, map(_mean_square, targets), strict=True)]
+        outputs = (states[-1], decoded)
+        terms += compare_ends(pipeline, config, params, frozen, batch, outputs=outputs)
         return tuple(map(jnp.stack, zip(*terms, strict=True)))
 
     frozen = jax.lax.stop_gradient(frozen)
@@ -261,16 +254,6 @@ def _exact_states(
     return states
 
 
-class Term(NamedTuple):
-    """A term of what follows the last decoder: errors, and squares of what is exact.
-
-    Both are `[B]`.
-    """
-
-    errors: jax.Array
-    squares: jax.Array
-
-
 def compare_ends(
     pipeline: Pipeline,
     config: TrainConfig,
@@ -278,8 +261,9 @@ def compare_ends(
     frozen: PyTree,
     batch: dict[str, Any],
     outputs: tuple[State, State],
-) -> list[Term]:
-    """Computes the terms of distillation and supervision, if there are any.
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Computes the terms of distillation and supervision, if there are any: of each the
+    errors, and the squares of what is exact, both `[B]`.
 
     Args:
       pipeline, config, params, frozen, batch: as of `coded_losses`.
@@ -294,11 +278,11 @@ def compare_ends(
         hidden = _hidden(pipeline, variables, last)
         exact_hidden = _hidden(pipeline, frozen, exact_last)
         errors = jnp.square(hidden - exact_hidden).mean(axis=1)
-        terms.append(Term(errors, jnp.square(exact_hidden).mean(axis=1)))
+        terms.append((errors, jnp.square(exact_hidden).mean(axis=1)))
     if config.supervision:
         logits = pipeline.base.head(variables, last.astype(jnp.float32))
         losses = answer_losses(logits, batch["labels"])
-        terms.append(Term(losses, jnp.ones_like(losses)))
+        terms.append((losses, jnp.ones_like(losses)))
     return terms
 
 
@@ -372,8 +356,8 @@ def parity_model_losses(
     outputs = (targets[0], decoded)
     ends = compare_ends(pipeline, config, params, frozen, batch, outputs=outputs)
     errors = _mean_square(decoded - targets[0])
-    for weight, end in zip(config.ends_weights, ends, strict=True):
-        errors += weight * end.errors
+    for weight, (end_errors, _) in zip(config.ends_weights, ends, strict=True):
+        errors += weight * end_errors
     # Parameters are added to the base model's variables, or stand in their place: what
     # changes a network's variables changes them by as much.
     updated = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +51,10 @@ def steps_per_call() -> int:
 
 @functools.partial(
     jax.jit,
-    static_argnames=("loss", "optimizer", "batch_size"),
+    static_argnames=("loss", "optimizer", "batch_size", "count"),
     donate_argnames="state" if DONATES else (),
 )
-def train_step(
+def train_steps(
     state: TrainState,
     frozen: PyTree,
     arrays: PyTree,
@@ -64,21 +64,33 @@ def train_step(
     loss: Callable,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    count: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Takes a step on the next `batch_size` rows of this epoch's order.
+    """Takes steps, each on the next `batch_size` rows of this epoch's order.
 
     Args:
-      state: donated, see `DONATES`.
+      state: donated, see `DONATES`; with a leading axis of seeds, as `order` and `key`
+        have then, each seed is trained by itself.
       frozen: variables that the loss uses but that are not trained.
       arrays: whole training arrays `[N, ...]`, resident on the device.
       order: int32 `[N]`, this epoch's permutation.
       key: of the whole fit; each step's own key is derived from it.
       loss, optimizer: as in `loop.Task`.
       batch_size: B.
+      count: number of steps.
 
     Returns:
-      The next state, and the step's metrics `loss` float32 and `bad_step` int32.
+      The next state, and the last step's metrics `loss` float32 and `bad_step` int32.
     """
+    fixed = {"loss": loss, "optimizer": optimizer, "batch_size": batch_size}
+    go = functools.partial(train_steps, frozen=frozen, arrays=arrays, **fixed)
+    if state.step.ndim:
+        of_seed = lambda *own: go(own[0], order=own[1], key=own[2], count=count)
+        return jax.vmap(of_seed)(state, order, key)
+    if count > 1:
+        once = lambda state, _: go(state, order=order, key=key)
+        state, metrics = jax.lax.scan(once, state, length=count)
+        return state, jax.tree.map(lambda values: values[-1], metrics)
     start = state.step % (order.size // batch_size) * batch_size
     rows = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
     batch = jax.tree.map(lambda a: a[rows], arrays)
@@ -93,44 +105,6 @@ def train_step(
     params = _with_stats(optax.apply_updates(state.params, updates), updated_stats)
     next_state = TrainState(state.step + 1, params, opt_state, bad_step)
     return next_state, {"loss": value, "bad_step": bad_step}
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("loss", "optimizer", "batch_size", "count"),
-    donate_argnames="state" if DONATES else (),
-)
-def train_steps(
-    state: TrainState,
-    frozen: PyTree,
-    arrays: PyTree,
-    order: jax.Array,
-    key: jax.Array,
-    *,
-    count: int,
-    **fixed: Any,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Takes `count` steps of one epoch in one call, on accelerators.
-
-    Args:
-      state, order, key: as of `train_step`; with a leading axis of seeds each seed is
-        trained by itself.
-      frozen, arrays: as of `train_step`.
-      count: steps.
-      fixed: `loss`, `optimizer` and `batch_size` of `train_step`.
-
-    Returns:
-      The next state, and the metrics of the last step.
-    """
-
-    def one(state: TrainState, order: jax.Array, key: jax.Array) -> tuple:
-        return train_step(state, frozen, arrays, order, key, **fixed)
-
-    step = jax.vmap(one) if state.step.ndim else one
-    state, metrics = jax.lax.scan(
-        lambda state, _: step(state, order, key), state, length=count
-    )
-    return state, jax.tree.map(lambda values: values[-1], metrics)
 
 
 def _with_stats(params: PyTree, updated_stats: PyTree) -> PyTree:

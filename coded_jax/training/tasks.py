@@ -119,11 +119,10 @@ def code_task(
     @functools.cache
     def uncoded() -> list[Uncoded] | None:
         """Computes once for all epochs what no code changes; None if it is too much."""
-        chunks, kept_bytes = [], 0
+        chunks = []
         for chunk in predictions.uncoded_chunks(pipeline, frozen, validation):
             chunks.append(chunk)
-            kept_bytes += chunk.target.nbytes
-            if kept_bytes > MOST_KEPT_BYTES:
+            if sum(kept.target.nbytes for kept in chunks) > MOST_KEPT_BYTES:
                 return None
         return chunks
 
@@ -196,22 +195,16 @@ def code_loss(pipeline: Pipeline, config: TrainConfig) -> Loss:
         if pipeline.examples.grouped:  # other images together in every epoch
             mix_key, key = jax.random.split(key)
             batch = groups.regroup(mix_key, batch, group)
-        starts = _starts(pipeline, config, len(batch["images"]))
-        available = sample_erasures(key, pipeline, len(batch["images"]), config, starts)
+        size = len(batch["images"])
+        starts = _starts(pipeline, config, size)
+        available = sample_erasures(key, pipeline, size, config, starts)
         if keep_statistics(pipeline):
             losses, updated = parity_model_losses(
                 pipeline, params, frozen, batch, available, config=config
             )
             return losses.mean(), updated
-        losses = coded_losses(
-            pipeline,
-            params,
-            frozen,
-            batch,
-            available,
-            config=config,
-            starts=starts or (0,),
-        )
+        more = {"config": config, "starts": starts}
+        losses = coded_losses(pipeline, params, frozen, batch, available, **more)
         return losses.mean(), {}
 
     return loss
@@ -222,7 +215,7 @@ def sample_erasures(
     pipeline: Pipeline,
     batch: int,
     config: TrainConfig | None = None,
-    starts: tuple[int, ...] | None = None,
+    starts: tuple[int, ...] = (0,),
 ) -> jax.Array:
     """Draws the results that arrive in one training step, for each example.
 
@@ -232,8 +225,8 @@ def sample_erasures(
       batch: B, examples in the step.
       config: how many results are lost, and how often each pattern is met;
         `TrainConfig()` if None.
-      starts: for each stage the first example, of those whose losses may begin later,
-        whose losses begin there, in place of a draw.
+      starts: for each stage the first example whose losses begin there; of one stage
+        alone, it is drawn where losses may begin later.
 
     Returns:
       Bool `[n, B]`, True where the result arrived; `[S, n, B]` where each of S coded
@@ -268,7 +261,7 @@ def sample_erasures(
     if not _starts_later(pipeline, config):
         return draw(key)
     # Only where a device is missed first, its piece is decoded; so that is drawn, too.
-    if starts is None:
+    if len(starts) == 1:
         key, begin_key = jax.random.split(key)
         begin = jax.random.randint(begin_key, (batch,), 0, stages)
     else:
@@ -284,19 +277,15 @@ def _starts_later(pipeline: Pipeline, config: TrainConfig) -> bool:
     return len(pipeline.stages) > 1 and (later or moves)
 
 
-def _starts(
-    pipeline: Pipeline, config: TrainConfig, batch: int
-) -> tuple[int, ...] | None:
+def _starts(pipeline: Pipeline, config: TrainConfig, batch: int) -> tuple[int, ...]:
     """Returns the first example whose losses begin in each stage, as many for all, if
-    the stages before can be left out for them.
-
-    They can for systematic codes whose stages need nothing of each other but their
-    outputs, and on one device, since a part of the batch has other examples. Examples
-    are shuffled in every epoch, so that each one's losses begin anywhere.
-    """
+    the stages before can be left out for them; else the first one of all."""
+    # They can for systematic codes whose stages need nothing of each other but their
+    # outputs, and on one device, since a part of the batch has other examples. Examples
+    # are shuffled in every epoch, so that each one's losses begin anywhere.
     stages = len(pipeline.stages)
     alone = pipeline.mesh is None or pipeline.mesh.size == 1
     fits = alone and pipeline.whole_unless_lost and batch >= stages
     if not fits or not _starts_later(pipeline, config):
-        return None
+        return (0,)
     return tuple(-(-stage * batch // stages) for stage in range(stages))

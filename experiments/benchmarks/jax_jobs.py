@@ -96,12 +96,12 @@ def _steps(
     state, order = begin(params)
     key, count = jax.random.key(3), steps.steps_per_call()
     program, seconds = compiled(
-        steps.train_step if count == 1 else steps.train_steps,
+        steps.train_steps,
         *(state, frozen, arrays, order, key),
         loss=task.loss,
         optimizer=task.optimizer,
         batch_size=batch,
-        **({} if count == 1 else {"count": count}),
+        count=count,
     )
     startup.hand_back_memory()  # as `fit` does
 

@@ -112,7 +112,7 @@ def test_training_on_any_number_of_devices(lenet, count, kept, batch):
         fresh = steps.initial_state(task.init, optimizer, jax.random.key(0))[0]
         state = placement.put_replicated(mesh, fresh)
         for _ in range(2):
-            state, metrics = steps.train_step(
+            state, metrics = steps.train_steps(
                 state,
                 frozen,
                 arrays,

@@ -130,13 +130,13 @@ def test_crash_and_resume_is_bit_for_bit(tmp_path, monkeypatch, whole, crash_at,
 
 
 def test_a_fit_compiles_its_step_once():
-    before = loop.train_step._cache_size(), loop.keep_better._cache_size()
+    before = loop.train_steps._cache_size(), loop.keep_better._cache_size()
     task = regression()
     # Arrays made of plain numbers have weak types, which the first steps lose.
     weak = lambda key: {"w": jnp.full((3,), 0.5), "unused": jnp.asarray(1.0)}
     assert jax.eval_shape(weak, jax.random.key(0))["w"].weak_type
     fit(None, task._replace(init=weak))
-    after = loop.train_step._cache_size(), loop.keep_better._cache_size()
+    after = loop.train_steps._cache_size(), loop.keep_better._cache_size()
     assert after == (before[0] + 1, before[1] + 1)
 
 

@@ -308,7 +308,7 @@ def test_batch_norm_is_trained_on_the_statistics_of_the_batch(images):
     state, _ = steps.initial_state(init, optimizer, jax.random.key(0))
     static = {"loss": task.loss, "optimizer": optimizer, "batch_size": 6}
     order, key = jnp.arange(6), jax.random.key(2)
-    state, _ = steps.train_step(state, {}, batch, order, key, **static)
+    state, _ = steps.train_steps(state, {}, batch, order, key, **static)
     for name, block in updated_stats.items():
         taken = state.params[name]["batch_stats"]
         chex.assert_trees_all_close(taken, block["batch_stats"], rtol=1e-3, atol=1e-5)
@@ -360,11 +360,11 @@ CHAIN = Config(
 )
 
 
-def draw(count, begins=None, **settings):
+def draw(count, **settings):
     """A network of two stages, and which results of `count` images are lost."""
     config = dataclasses.replace(CHAIN, **settings)
     pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
-    masks = tasks.sample_erasures(jax.random.key(0), pipe, count, config, begins)
+    masks = tasks.sample_erasures(jax.random.key(0), pipe, count, config)
     assert masks.shape == (2, 3, count)
     return pipe, config, ~np.asarray(masks)
 
@@ -396,7 +396,7 @@ def test_stages_that_lose_nothing_are_left_out_of_losses(monkeypatch):
     left_out = jax.jit(jax.value_and_grad(value))(params)
     assert tasks._starts(pipe, config, 10) == (0, 4, 7)
     other = pipe.with_codes(lambda shape, code: code._replace(systematic=False))
-    assert tasks._starts(other, config, 10) is None
+    assert tasks._starts(other, config, 10) == (0,)
     all_stages = lambda *inputs, config, starts: training_losses.coded_losses(
         *inputs, config=config
     )
