@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 from rich.console import Console
-from tables import drawn_maps
+from tables import maps as tables
 from tables.stored import read_runs
 
 from coded_jax.checks import require
@@ -132,10 +132,10 @@ def main(argv: list[str]) -> None:
         content = maps.draw_up(question, compared, path, advance, KEEP.value)
     content |= origin()
     workdir.write_atomically(path, json.dumps(content))
-    rows = to_terminal(drawn_maps.rows(content), left=2)
-    console.print(drawn_maps.title(content), rows, sep="\n")
+    rows = to_terminal(tables.rows(content), left=2)
+    console.print(tables.title(content), rows, sep="\n")
     try:
-        drawn_maps.draw(folder / "map.png", content)
+        tables.draw(folder / "map.png", content)
     except ImportError as error:
         console.print(str(error), markup=False)
     console.print(f"all of it is in {OUTPUT.value}")

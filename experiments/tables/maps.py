@@ -1,27 +1,211 @@
-"""Tables of the maps of who answers first, and of points measured on real workers."""
+"""Maps of who answers first, as tables and pictures; points measured on workers."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import statistics
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coded_jax.latency.machines import AXES
 from coded_jax.latency.maps import QUANTILES
-from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED
-from coded_jax.report import table
+from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED, late_text
+from coded_jax.report import canvas, table
 from coded_jax.report.formatting import size_text
-from coded_jax.report.table import Columns
+from coded_jax.report.table import Columns, Table
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.map_check import CLOSE, SAME, Agreement, agreement
-from tables import drawn_maps, stored
+from tables import stored
 from tables.sections import Long, Section, section
 from tables.stored import Content
 
+if TYPE_CHECKING:
+    from matplotlib.patches import Rectangle
+
 MESSAGE = "message"
 """Names the part of a check with the client's seconds for a message."""
+NOBODY = "none accurate enough"
+SHADES = ("#d9d9d9", "#9ecae1", "#4292c6", "#c7e9c0", "#74c476", "#fdae6b", "#fb6a4a")
+COLOURS = {**dict(zip(FAMILIES, SHADES, strict=True)), NOBODY: "white"}
+"""Colours by family of strategies."""
+LEAST_WIDTH = 11.5  # inches that the title needs
+PREFIXES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ"}
+
+
+class Wins(NamedTuple):
+    """The points of a map where a family of strategies is first at a quantile.
+
+    Attributes:
+      share: of all points, in %.
+      leads: over the next family, in %.
+      most: the strategy that is first most often; empty for the family `none`.
+    """
+
+    quantile: str
+    family: str
+    share: str
+    leads: list[float]
+    most: str
+
+
+ROWS: Columns = {
+    "": lambda x: x.quantile,
+    "first": lambda x: x.family,
+    "points": lambda x: x.share,
+    "lead %, median": lambda x: f"{statistics.median(x.leads):.0f}" if x.leads else "-",
+    "lead %, most": lambda x: f"{max(x.leads):.0f}" if x.leads else "-",
+    "most often": lambda x: x.most,
+}
+
+
+def wins(content: Content) -> list[Wins]:
+    """Returns where each family is first, of the content of `maps.draw_up`."""
+    made, strategies = [], content["strategies"]
+    for quantile in QUANTILES:
+        bests = [point[quantile] for point in content["points"].values()]
+        won = {family: [] for family in (*FAMILIES, "none")}
+        for best in bests:
+            place = best["winner"]
+            won["none" if place is None else strategies[place]["family"]].append(best)
+        for family, own in won.items():
+            if not own:
+                continue
+            names = [_name(strategies[x["winner"]]) for x in own if family != "none"]
+            made.append(
+                Wins(
+                    quantile,
+                    family,
+                    share=f"{100 * len(own) / len(bests):.0f} %",
+                    leads=[100 * x["lead"] for x in own if x.get("lead") is not None],
+                    most=statistics.mode(names) if names else "",
+                )
+            )
+    return made
+
+
+def rows(content: Content) -> Table:
+    """Returns a row for each quantile and family that is first somewhere."""
+    return table.make(ROWS, wins(content))
+
+
+def _name(strategy: dict[str, Any]) -> str:
+    """Returns a strategy's code and sizes, as `mds k=4 r=2, 2x2`, and when a hedged one
+    sends again."""
+    if strategy["k"] + strategy["r"] == 1:
+        return strategy["code"]
+    code = f"{strategy['code']} k={strategy['k']} r={strategy['r']}"
+    late = late_text(strategy.get("late"))
+    return ", ".join(filter(None, [code, strategy["pieces"], late]))
+
+
+def draw(path: Path, content: Content) -> None:
+    """Draws a map for each quantile: the colour is the family of the winner, the number
+    how many % longer the best of the other families takes.
+
+    Args:
+      path: of the picture.
+      content: of `maps.draw_up`.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    plane, strategies = content["question"]["plane"], content["strategies"]
+    columns, rows = len(plane["x_values"]), len(plane["y_values"])
+    width = max(3 * (0.42 * columns + 0.5) + 0.6, LEAST_WIDTH)
+    figure = canvas.new_figure(width, 0.34 * rows + 1.9)
+    panels = figure.subplots(1, len(QUANTILES), sharey=True)
+    seen: set[str] = set()
+    for axes, quantile in zip(panels, QUANTILES, strict=True):
+        for name, point in content["points"].items():
+            (i, j), best = map(int, name.split(",")), point[quantile]
+            place, lead = best["winner"], best.get("lead")
+            family = NOBODY if place is None else strategies[place]["family"]
+            seen.add(family)
+            axes.add_patch(_cell(family, (i - 0.5, j - 0.5)))
+            text = (
+                "" if lead is None else f"{100 * lead:.0f}" if lead < 9.995 else ">999"
+            )
+            axes.text(i, j, text, ha="center", va="center", fontsize=7)
+        for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            values = plane[f"{name}_values"]
+            texts = [tick_text(plane[name], value) for value in values]
+            axis.set_ticks(range(len(values)), texts, fontsize=7)
+        axes.tick_params(axis="x", rotation=90)
+        axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))
+        axes.set_title(f"{quantile} of the latency", fontsize=10)
+        axes.set_xlabel(AXES[plane["x"]], fontsize=9)
+    panels[0].set_ylabel(AXES[plane["y"]], fontsize=9)
+    shown = [family for family in COLOURS if family in seen]
+    figure.suptitle(title(content), fontsize=10)
+    figure.legend(
+        [_cell(family) for family in shown],
+        shown,
+        loc="outside lower center",
+        ncols=len(shown),
+        fontsize=9,
+    )
+    canvas.save(figure, path, 90)
+
+
+def _cell(family: str, corner: tuple[float, float] = (0.0, 0.0)) -> Rectangle:
+    from matplotlib.patches import Rectangle
+
+    style = {"facecolor": COLOURS[family], "edgecolor": "white", "linewidth": 0.5}
+    return Rectangle(corner, 1, 1, **style)
+
+
+def title(content: dict[str, Any]) -> str:
+    """Returns the network, the devices, and the conditions that are fixed."""
+    question, plane = content["question"], content["question"]["plane"]
+    points = "point" if question["margin"] == 0.01 else "points"
+    return (
+        f"{question['network']} on {question['n']} devices: who answers first within "
+        f"{100 * question['margin']:g} {points} of the network's accuracy, and by how "
+        "many % before the next family\n"
+        f"{conditions_text(plane['fixed'], (plane['x'], plane['y']))}"
+    )
+
+
+def conditions_text(values: dict[str, Any], axes: Sequence[str]) -> str:
+    """Returns conditions in words.
+
+    Args:
+      values: the fields of `Conditions`.
+      axes: names of those that are left out.
+    """
+    drawn = "round" if values["each_round"] else "request"
+    has_tail = values["straggling"] != "trace" and "tail" not in axes
+    tail = f", tail {values['tail']:g}" if has_tail else ""
+    texts = {
+        "bandwidth": f"{with_prefix(values['bandwidth'])}B/s",
+        "link": f"{with_prefix(values['link'])}s a round trip",
+        "message": f"{with_prefix(values['message'])}s a message",
+        "speed": f"devices of {with_prefix(values['speed'])}flop/s",
+        "client": f"client {values['client']:g} times as fast as a device",
+        "straggling": f"{values['straggling']} straggling{tail}",
+        "failure": f"{100 * values['failure']:g} % of devices fail in a {drawn}",
+    }
+    if not values["each_round"]:
+        texts["drawn"] = "devices are slow or dead for a whole request"
+    return "; ".join(text for name, text in texts.items() if name not in axes)
+
+
+def tick_text(axis: str, value: float) -> str:
+    """Returns a value of an axis, a probability in %."""
+    if axis == "failure":
+        return f"{100 * value:.2g} %"
+    return f"{value:.2g}" if axis in ("client", "tail") else with_prefix(value)
+
+
+def with_prefix(number: float) -> str:
+    """Returns a number with its unit's prefix, as `1.5 M`, without one near 1."""
+    if 0.01 <= number < 1000 or number == 0:
+        return f"{number:.3g} "
+    for unit, prefix in PREFIXES.items():
+        if number >= unit:
+            return f"{number / unit:.3g} {prefix}"
+    return f"{number:.1e} "
 
 
 class Row(NamedTuple):
@@ -37,11 +221,11 @@ def won(content: Content, quantile: str) -> dict[str, str]:
     """Returns the points of each family in % of all, and its median lead, `40 % (12)`;
     of hedged ones also the delay of the strategy that is first most often."""
     texts = {}
-    for of, family, share, lead, _, strategy in drawn_maps.rows(content).rows:
-        if of == quantile:
-            text = share if lead == "-" else f"{share} ({lead})"
-            delay = f", {strategy.split(', ')[-1]}" if family == HEDGED else ""
-            texts[family] = text + delay
+    for x in wins(content):
+        if x.quantile == quantile:
+            lead = f" ({statistics.median(x.leads):.0f})" if x.leads else ""
+            delay = f", {x.most.split(', ')[-1]}" if x.family == HEDGED else ""
+            texts[x.family] = f"{x.share}{lead}{delay}"
     return texts
 
 
@@ -77,11 +261,11 @@ def about(content: Content) -> str:
     """Returns network, axes and conditions of a map."""
     question, plane = content["question"], content["question"]["plane"]
 
-    fixed = drawn_maps.conditions_text(plane["fixed"], (plane["x"], plane["y"]))
+    fixed = conditions_text(plane["fixed"], (plane["x"], plane["y"]))
 
     def axis_text(axis: str) -> str:
         name, values = plane[axis], plane[f"{axis}_values"]
-        ends = [drawn_maps.tick_text(name, values[i]).strip() for i in (0, -1)]
+        ends = [tick_text(name, values[i]).strip() for i in (0, -1)]
         return f"{AXES[name]} ({' to '.join(ends)})"
 
     return (
@@ -151,21 +335,24 @@ CHECK: Columns = {
 def check_columns(found: Sequence[Outcome]) -> Columns:
     """Returns `CHECK` with numbers, the times of each strategy, `-` where it was not
     run, and conditions."""
-
-    def milliseconds(x: Outcome, strategy: str, kind: str) -> str:
-        seconds = getattr(x.times, kind).get(strategy)
-        return "-" if seconds is None else f"{1e3 * seconds:.0f}"
-
     percent = {x: f"{x}, %" for x in ("simulated lead", "largest difference")}
     columns: Columns = {
         percent.get(header, header): lambda x, text=text: text(x).removesuffix(" %")
         for header, text in CHECK.items()
     }
-    for strategy in sorted({strategy for x in found for strategy in x.times.measured}):
-        for kind in ("measured", "simulated"):
-            columns[f"{strategy}, {kind} ms"] = functools.partial(
-                milliseconds, strategy=strategy, kind=kind
-            )
+
+    def milliseconds(seconds: float | None) -> str:
+        return "-" if seconds is None else f"{1e3 * seconds:.0f}"
+
+    for name in sorted({name for x in found for name in x.times.measured}):
+        columns |= {
+            f"{name}, measured ms": lambda x, name=name: milliseconds(
+                x.times.measured.get(name)
+            ),
+            f"{name}, simulated ms": lambda x, name=name: milliseconds(
+                x.times.simulated.get(name)
+            ),
+        }
     return columns | {"conditions": lambda x: point_text(x.point)}
 
 
@@ -188,7 +375,7 @@ def point_text(point: Content) -> str:
     return (
         f"{point['base_model']}{width}, {size_text(point['image_shape'][:2])}, "
         f"{point['n']} devices{given_text(point['drop'])}; "
-        f"{drawn_maps.conditions_text(values, ('message',))}"
+        f"{conditions_text(values, ('message',))}"
     )
 
 
@@ -206,7 +393,7 @@ def check_section() -> Section:
     )
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {
+SECTIONS = {
     "map": map_section,
     "map_check": check_section,
 }
