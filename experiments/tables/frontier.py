@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,7 +114,7 @@ def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Row]:
 
 def learned(rows: Sequence[Row]) -> list[Lost]:
     """Returns the learned codes of the runs, each with 0 to r lost results."""
-    runs = [*{id(row.run): row.run for row in rows}.values()]
+    runs = [*{id(row.run): row.run for row in rows}.values()]  # a run has several rows
     return [
         Lost(run, lost, runs)
         for run in runs
@@ -164,12 +163,9 @@ def accuracy_text(row: Row, lost: int, measure: str = "accuracy") -> str:
     return seeds_text([seed[lost] for seed in seeds if lost < len(seed)])
 
 
-def beaten_text(row: Row, failure: float) -> str:
-    """Returns the best code that beats another one, `-` where it is not known."""
-    if not points.overall(row.point, failure):
-        return NONE
-    better = points.beaten_by(row.point, row.points, failure)
-    return label(better) if better else ""
+def overall_text(row: Row, failure: float) -> str:
+    """Returns the expected accuracy of a code over its seeds."""
+    return seeds_text(points.overall(row.point, failure), 3)
 
 
 def against_no_parity(of: Lost) -> str:
@@ -217,7 +213,7 @@ SHORT: table.Columns = {
     "lost": lambda row: str(row.most_lost),
     "mean": lambda row: accuracy_text(row, row.most_lost),
     "worst": lambda row: accuracy_text(row, row.most_lost, "worst"),
-    "A(0.05)": lambda row: seeds_text(points.overall(row.point, 0.05), 3),
+    "A(0.05)": partial(overall_text, failure=0.05),
 }
 """Columns of the pages."""
 CONFIDENCE: table.Columns = {
@@ -241,17 +237,25 @@ how well they know it."""
 
 def columns(rows: Sequence[Row], failures: Sequence[float]) -> table.Columns:
     """Returns the columns of all codes of some runs, for these failures."""
-    made = dict(CODE)
-    of, middle = functools.partial, failures[len(failures) // 2]
-    for lost in range(1, 1 + max(row.most_lost for row in rows)):
-        made[f"{lost} lost, mean"] = of(accuracy_text, lost=lost)
-        made[f"{lost} lost, worst"] = of(accuracy_text, lost=lost, measure="worst")
-    for failure in failures:
-        made[f"A({failure:g})"] = lambda row, failure=failure: seeds_text(
-            points.overall(row.point, failure), 3
-        )
-    made[f"beaten at {middle:g} by"] = of(beaten_text, failure=middle)
-    return made
+    middle = failures[len(failures) // 2]
+
+    def beaten_by(row: Row) -> str:
+        if not points.overall(row.point, middle):
+            return NONE
+        better = points.beaten_by(row.point, row.points, middle)
+        return label(better) if better else ""
+
+    losses = range(1, 1 + max(row.most_lost for row in rows))
+    return {
+        **CODE,
+        **{
+            f"{lost} lost, {name}": partial(accuracy_text, lost=lost, measure=measure)
+            for lost in losses
+            for name, measure in (("mean", "accuracy"), ("worst", "worst"))
+        },
+        **{f"A({f:g})": partial(overall_text, failure=f) for f in failures},
+        f"beaten at {middle:g} by": beaten_by,
+    }
 
 
 def heading(run: Content) -> str:
@@ -275,14 +279,12 @@ def section(
       name: of the folder of stored results, and of the CSV files.
       chooses: which codes are in the short table.
     """
-    tables = []
-    folders = {NONE: name, stored.HISTORY: f"{stored.HISTORY}/{name}"}
-    for measured, folder in folders.items():
-        if paths := sorted((stored.RESULTS / folder).glob("*.json")):
-            tables.append(read(paths, measured))
-    present, rows = tables[0], [*itertools.chain(*tables)]
-    losses = [*itertools.chain(*map(learned, tables))]
-    first = {"measured": lambda x: x.run["measured"]}
+    paths = lambda folder: sorted((stored.RESULTS / folder).glob("*.json"))
+    present, former = read(paths(name)), []
+    if old := paths(f"{stored.HISTORY}/{name}"):
+        former = read(old, stored.HISTORY)
+    rows, losses = present + former, learned(present) + learned(former)
+    first: table.Columns = {"measured": lambda x: x.run["measured"]}
     last = stored.origins(lambda x: x.run)
     codes = table.make({**first, **columns(rows, FAILURES), **last}, rows)
     confidences = table.make({**first, **CONFIDENCE, **last}, losses)
@@ -299,9 +301,7 @@ def section(
     )
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {
-    "frontier": lambda: section(
-        "frontier", lambda point: point.n == 6 and point.code in SHOWN
-    ),
-    "cheap": lambda: section("cheap"),
+SECTIONS = {
+    "frontier": partial(section, "frontier", lambda x: x.n == 6 and x.code in SHOWN),
+    "cheap": partial(section, "cheap"),
 }

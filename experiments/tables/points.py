@@ -97,18 +97,11 @@ def overall(point: Point, failure: float) -> list[float]:
 
 
 def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | None:
-    """Returns the most accurate of the points that are better at a failure probability.
+    """Returns the most accurate of the points that are better at a failure probability;
+    None if none is, or if `point` was not tried with all losses.
 
     Better is, on as many devices and with no more work, more accurate, or as accurate
     with less work.
-
-    Args:
-      point: that is compared.
-      others: that may be better.
-      failure: see `overall_accuracy`.
-
-    Returns:
-      None if no other is better, or if not all losses were tried with `point`.
     """
 
     def merit(candidate: Point) -> tuple[float, float]:
@@ -122,11 +115,7 @@ def beaten_by(point: Point, others: Sequence[Point], failure: float) -> Point | 
 
 
 def points(results: dict[str, Any]) -> list[Point]:
-    """Returns the code and the baselines of one run.
-
-    Args:
-      results: the content of its `results.json`.
-    """
+    """Returns the code and the baselines of a run, of its `results.json`."""
     config, split, codes = results["config"], results["split"], []
     for name in results["costs"]:
         summary = results["summary"] if name == "code" else results["baselines"][name]
@@ -148,13 +137,10 @@ def points(results: dict[str, Any]) -> list[Point]:
 
 
 def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
-    """Returns the codes of several runs, each once.
+    """Returns the codes of several runs, of `results.json`, each once.
 
     Variants of one code are told apart by the settings in which their runs differ. One
     that is not trained has none: results that differ by `ROUNDING` are the same.
-
-    Args:
-      runs: the contents of their `results.json`.
 
     Raises:
       ValueError: two runs with the same settings have other results for one code.
@@ -175,17 +161,17 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
                 same.append((point, results["config"]))
     named = []
     for name, same in variants.items():
-        first = same[0][1]
+        code, first = name[0], same[0][1]
         differing = [
             key
             for key in first
             if key not in EXTENT
-            and entry_of(name[0]).trained
+            and entry_of(code).trained
             and any(config.get(key) != first[key] for _, config in same)
         ]
         for point, config in same:
             settings = ", ".join(f"{key}={config.get(key)}" for key in differing)
-            named.append(point._replace(code=f"{point.code} {settings}".rstrip()))
+            named.append(point._replace(code=f"{code} {settings}".rstrip()))
         if len({point.code for point in named[-len(same) :]}) < len(same):
             raise ValueError(f"runs: two of {name} given, with other results each")
     return named
@@ -194,16 +180,9 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
 def no_better(
     ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]], k: int, r: int
 ) -> tuple[list[tuple[dict[str, Any], dict[str, Any]]], int]:
-    """Returns the patterns in which a code is no more accurate than another one.
-
-    Args:
-      ours, theirs: outcomes of patterns, as in `results.json`.
-      k, r: data and parity pieces.
-
-    Returns:
-      The outcomes of both there, and how many patterns were compared: those that lose a
-      data piece and at most r results, and were tried with both.
-    """
+    """Returns the outcomes of both codes in the patterns in which ours is no more
+    accurate, and how many patterns were compared: those that lose a data piece and at
+    most r results, and were tried with both."""
     rivals = {tuple(outcome["lost"]): outcome for outcome in theirs}
     pairs = [
         (own, rivals[lost])
@@ -220,14 +199,5 @@ def whole_image(point: Point, base_accuracy: float) -> Point:
     """Returns the point without a split, for the network and the devices of another:
     each of n devices computes the whole image, and one is enough."""
     n, by_lost = point.n, [[base_accuracy] * point.n]
-    cost = point.cost.on_every_device(n)
-    return Point(
-        WHOLE,
-        1,
-        n - 1,
-        grid=(1, 1),
-        stages=(),
-        cost=cost,
-        accuracy=by_lost,
-        worst=by_lost,
-    )
+    cost, grid = point.cost.on_every_device(n), (1, 1)
+    return Point(WHOLE, 1, n - 1, grid, (), cost=cost, accuracy=by_lost, worst=by_lost)
