@@ -25,9 +25,8 @@ from coded_jax.runs.reading import (
     patterns_of,
     read_cost,
 )
-from tables import sections, stored, targets
-from tables.sections import Long, Section
-from tables.stored import Content
+from tables import stored, targets
+from tables.stored import Content, Long, Section
 
 TAILS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
@@ -334,7 +333,7 @@ def section() -> Section:
     ours = [run for name, run in contents.items() if "_ours_" in name]
     ours = [run for run in ours if run["dataset"] in targets.DEEP_DATA]
     shown = [x for x in found if x.run in ours and x.with_r_lost("target")]
-    return sections.section(
+    return stored.section(
         table.make(SHORT, shown),
         "Points below the base; work over that of the whole network.",
         files={"deep.csv": Long(everything, "code or other way")},

@@ -20,10 +20,9 @@ from coded_jax.report.formatting import (
     with_deviation,
 )
 from coded_jax.runs.reading import code_name, patterns_of
-from tables import points, sections, stored, targets
+from tables import points, stored, targets
 from tables.points import Point
-from tables.sections import Long, Section
-from tables.stored import Content
+from tables.stored import Content, Long, Section
 from tables.targets import NONE
 
 FAILURES = [0.01, 0.05, 0.2]
@@ -288,7 +287,7 @@ def section(
     last = stored.origins(lambda x: x.run)
     codes = table.make({**first, **columns(rows, FAILURES), **last}, rows)
     confidences = table.make({**first, **CONFIDENCE, **last}, losses)
-    return sections.section(
+    return stored.section(
         table.make(SHORT, [row for row in present if chooses(row.point)]),
         f"{heading(present[0].run)}.",
         files={

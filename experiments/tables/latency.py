@@ -12,9 +12,8 @@ from coded_jax.latency import simulation
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.service.studies.latency_parts import part_name
-from tables import sections, stored
-from tables.sections import Section
-from tables.stored import Content
+from tables import stored
+from tables.stored import Content, Section
 
 ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
 STEPS = 400  # of a curve
@@ -160,7 +159,7 @@ def section() -> Section:
     settings = content["settings"]
     rows = [x for client in settings["clients"] for x in requests_of(content, client)]
     columns = {"client": lambda x: client_text(x.client), **COLUMNS}
-    return sections.section(
+    return stored.section(
         table.make(columns, rows),
         "\n".join(f"- {line}" for line in conclusions(content)),
         f"{settings['requests']} requests with delays and {settings['calm_requests']} "

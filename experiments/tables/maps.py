@@ -17,8 +17,7 @@ from coded_jax.report.table import Columns, Table
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.map_check import CLOSE, SAME, Agreement, agreement
 from tables import stored
-from tables.sections import Long, Section, section
-from tables.stored import Content
+from tables.stored import Content, Long, Section, section
 
 if TYPE_CHECKING:
     from matplotlib.patches import Rectangle

@@ -33,8 +33,7 @@ from tables import (
     service,
     stored,
 )
-from tables.sections import Section
-from tables.stored import Content
+from tables.stored import Content, Section
 
 FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service)
 SETTINGS = {

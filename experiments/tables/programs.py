@@ -15,8 +15,7 @@ from coded_jax.report import table
 from coded_jax.report.formatting import number_text, size_text
 from coded_jax.report.table import Columns
 from tables import stored
-from tables.sections import Long, Section, section
-from tables.stored import Content
+from tables.stored import Content, Long, Section, section
 from tables.targets import NONE
 
 SHOWN = ("v5e:1x1", "v5e:2x4", "h100:8")  # machines of the page's first table

@@ -29,8 +29,7 @@ from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
 from coded_jax.types import Split
 from tables import stored
 from tables.searches import first_cell
-from tables.sections import section
-from tables.stored import read_current
+from tables.stored import read_current, section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,9 +18,8 @@ from coded_jax.report.run_tables import WHOLE, methods_of
 from coded_jax.report.table import Table, make, select
 from coded_jax.runs.config import Config
 from coded_jax.runs.reading import code_name, read_cost
-from tables import sections, stored, targets
-from tables.sections import Long, Section
-from tables.stored import Content
+from tables import stored, targets
+from tables.stored import Content, Long, Section
 from tables.targets import NONE
 
 NAMES = {
@@ -279,7 +278,7 @@ def section(
     full = csv_table([*rows, *rows_of(former, baselines)])
     files = {f"{table}.csv": Long(full, "code and number of lost results")}
     short = page_table(headers, filter(shown, rows))
-    return sections.section(short, files=files, contents=runs.values())
+    return stored.section(short, files=files, contents=runs.values())
 
 
 def headline_rows() -> Iterator[Row]:
@@ -307,7 +306,7 @@ def readme_section() -> Section:
     """Returns the README's table."""
     headers = "network, data | k, r | no split, no loss | r lost, mean (worst) | work"
     rows = [row for row in headline_rows() if row.name in README]
-    return sections.section(page_table(headers, rows))
+    return stored.section(page_table(headers, rows))
 
 
 def headline_section() -> Section:
@@ -315,7 +314,7 @@ def headline_section() -> Section:
     rows = [*headline_rows()]
     headers = "data, network | k, r | code | base | r lost, mean (worst) | "
     headers += "no parity, mean (worst) | work | target"
-    return sections.section(
+    return stored.section(
         page_table(headers, rows),
         files={"headline.csv": Long(csv_table(rows), "code")},
         contents=[row.results for row in rows],

@@ -18,7 +18,7 @@ from coded_jax.runs.kept_base import RECORD
 from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweeps import SWEEP
 from tables import stored, targets
-from tables.sections import Long, Section, section
+from tables.stored import Long, Section, section
 
 ALIKE, OWN = "alike", ("default", "deep", "images")
 """Searches with the same cells for every code of LeNet-5's frontier; and those with

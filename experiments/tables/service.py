@@ -11,8 +11,7 @@ from coded_jax.report.formatting import percent
 from coded_jax.report.table import Columns, Table
 from coded_jax.service.byzantine.faults import STANDARD
 from tables import stored
-from tables.sections import Section, section
-from tables.stored import Content
+from tables.stored import Content, Section, section
 from tables.targets import NONE
 
 LEAST_FOUND, MOST_FALSE = 0.99, 0.001  # targets of checks

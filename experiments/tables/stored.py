@@ -1,15 +1,16 @@
-"""Results of runs, stored ones or of workdirs: what they hold, where they are from."""
+"""Results of runs, stored or of workdirs: their content and origin, and the sections
+of pages that are made of them."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from coded_jax.checks import require
-from coded_jax.report.table import Columns
+from coded_jax.report.table import Columns, Table, to_markdown
 from coded_jax.runs.reading import evaluated_part
 from coded_jax.runs.workdir import FLAGS
 from coded_jax.runs.workdir import RESULTS as FILE
@@ -202,3 +203,52 @@ def read_runs(paths: Sequence[str | Path]) -> list[Content]:
             given = ", ".join(sorted(values))
             raise ValueError(f"runs: of different {name} ({given}), one accepted")
     return runs
+
+
+class Section(NamedTuple):
+    """A generated part of a page.
+
+    Attributes:
+      text: Markdown.
+      files: long tables by the names of their CSV files, which stand beside the page.
+    """
+
+    text: str
+    files: Mapping[str, Table] = {}
+
+
+class Long(NamedTuple):
+    """A table that is too long for a page.
+
+    Attributes:
+      table: its rows.
+      what: what a row is, such as `code`.
+    """
+
+    table: Table
+    what: str
+
+
+def section(
+    *parts: str | Table,
+    files: Mapping[str, Long] = {},
+    contents: Iterable[Content] = (),
+) -> Section:
+    """Returns paragraphs and tables, lines that link long tables, which the site shows
+    collapsed, and a line that says how stored results were measured.
+
+    Args:
+      *parts: empty ones are left out.
+      files: long tables by the names of their CSV files.
+      contents: stored results; none where nothing is to be said of them.
+    """
+    links = [
+        f"All of it, a row for each {what}, {len(table.rows)} rows and "
+        f"{len(table.headers)} columns: [{name}]({name})"
+        for name, (table, what) in files.items()
+    ]
+    contents = [*contents]
+    origin = origin_text(contents) if contents else ""
+    texts = (to_markdown(x) if isinstance(x, Table) else x for x in parts)
+    text = "\n\n".join(filter(None, [*texts, *links, origin]))
+    return Section(text, {name: table for name, (table, _) in files.items()})

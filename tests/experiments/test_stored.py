@@ -5,7 +5,7 @@ import re
 
 import pytest
 from tables import pages, runs, searches, stored, targets
-from tables.sections import Section
+from tables.stored import Section
 
 from coded_jax.inference.costs import Cost, Round
 from coded_jax.report.table import Table
