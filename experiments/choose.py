@@ -35,7 +35,6 @@ from coded_jax.latency import answers, comparison, stragglers
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.machines import Conditions, Machine
 from coded_jax.latency.maps import QUANTILES
-from coded_jax.latency.stragglers import Distribution
 from coded_jax.latency.strategies import (
     Strategy,
     all_of_runs,
@@ -68,10 +67,6 @@ COMPUTE = flags.DEFINE_enum(
 COMPUTE_PARAMETERS = flags.DEFINE_list(
     "compute_parameters", ["0.05", "0.02"], "of that distribution"
 )
-LATE = flags.DEFINE_enum(
-    "late", None, tuple(stragglers.DISTRIBUTIONS), "delay of a device, whatever it does"
-)
-LATE_PARAMETERS = flags.DEFINE_list("late_parameters", [], "of that distribution")
 USUAL = ("bandwidth", "link", "message", "failure", "each_round")
 setting_flags.define(Conditions, USUAL)  # as of `map.py`
 CLIENT = flags.DEFINE_float(
@@ -87,7 +82,7 @@ REQUESTS = flags.DEFINE_integer(
     "requests", comparison.REQUESTS, "simulated", lower_bound=1
 )
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
-ROWS = flags.DEFINE_integer("rows", 20, "of the table, at most")
+ROWS = 20  # of the table, at most
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json")
 
 TABLE: table.Columns = {
@@ -109,23 +104,18 @@ def work_of(row: Forecast) -> float:
     return cost.device_flops / cost.whole_flops
 
 
-def distribution(name: str, parameters: flags.FlagHolder) -> Distribution:
-    """Returns the distribution of that name, with the parameters of a flag."""
-    try:
-        return stragglers.make_distribution(name, parameters.value)
-    except ValueError as error:
-        raise ValueError(f"{parameters.name}, {error}") from error
-
-
 def machine_from_flags() -> Machine:
     """Returns the devices that the flags describe."""
-    compute, client = distribution(COMPUTE.value, COMPUTE_PARAMETERS), CLIENT.value
+    try:
+        compute = stragglers.make_distribution(COMPUTE.value, COMPUTE_PARAMETERS.value)
+    except ValueError as error:
+        raise ValueError(f"compute_parameters, {error}") from error
+    client = CLIENT.value
     if client is None:
         client = comparison.usual_seconds(Machine(compute, 0.0)) / Conditions().client
-    late = LATE.value and distribution(LATE.value, LATE_PARAMETERS)
     usual = setting_flags.read(Conditions, USUAL)
     Conditions(**usual)  # refuses what is out of range
-    return Machine(compute, client, delay=late, **usual)
+    return Machine(compute, client, **usual)
 
 
 def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
@@ -190,7 +180,7 @@ def main(argv: list[str]) -> None:
         best = comparison.first(rows, QUANTILE.value, least)
         answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
     console = Console(highlight=False)
-    made = table.make(TABLE, rows[: ROWS.value])
+    made = table.make(TABLE, rows[:ROWS])
     console.print(table.to_terminal(made, "milliseconds, and %"))
     console.print(answer)
     if folder:

@@ -35,13 +35,6 @@ CNN_FUNCTION = flags.DEFINE_string(
 STAGES_OF_CODE = flags.DEFINE_string(
     "stages", None, "of learned codes, as 1-4,5-6; several cuts are tried if not given"
 )
-BASE_ACCURACY = flags.DEFINE_float(
-    "base_accuracy",
-    None,
-    "of the network, in %; that of the runs, or 100",
-    lower_bound=0.01,
-    upper_bound=100,
-)
 GIVEN_DROP = flags.DEFINE_float(
     "given_drop",
     None,
@@ -53,7 +46,7 @@ GIVEN_DROP = flags.DEFINE_float(
 )
 OF_NETWORKS = (
     *(BASE_MODEL, BASE_WIDTH, IMAGE_SHAPE, CNN_FUNCTION),
-    *(STAGES_OF_CODE, BASE_ACCURACY, GIVEN_DROP),
+    *(STAGES_OF_CODE, GIVEN_DROP),
 )
 
 
@@ -97,8 +90,6 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         fits = stages is not None and stages[-1][1] <= len(base.blocks)
         accepted = f"{STAGES.text}, one after another, in 1..{len(base.blocks)},"
         require("stages", text, fits, accepted)
-    if BASE_ACCURACY.value is not None:
-        accuracy = BASE_ACCURACY.value / 100
     return name, cnn_of(
         base,
         variables,
