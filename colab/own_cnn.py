@@ -159,12 +159,12 @@ for epoch in range(CNN_EPOCHS):
 # %%
 from IPython.display import Image
 
-from coded_jax.report import plan_picture, plan_table
+from coded_jax.report import plan_view
 
 plan = coded_jax.make_plan(f_conv, variables, dataset.image_shape, GRID)
 print(f"{plan.k} pieces of {plan.piece_shape[0]}x{plan.piece_shape[1]} pixels,")
 print(f"each {plan.work_fraction:.0%} of the work of the whole image")
-plan_picture.draw("pieces.png", dataset.test.images[0], plan)
+plan_view.draw("pieces.png", dataset.test.images[0], plan)
 Image("pieces.png", width=420)
 
 # %% [markdown]
@@ -215,7 +215,7 @@ model = coded_jax.protect(
 )
 parts = model.pipeline, variables, dataset.image_shape
 stages, cost = costs.stage_costs(*parts), costs.cost_of(*parts)
-console.print(plan_table.table(stages, cost, R), highlight=False)
+console.print(plan_view.table(stages, cost, R), highlight=False)
 
 # %% [markdown]
 # ## What a lost device costs

@@ -159,11 +159,11 @@ from rich.console import Console
 
 import coded_jax
 from coded_jax.inference.rates import Rates
-from coded_jax.report import plan_table
+from coded_jax.report import plan_view
 
 console = Console(force_jupyter=False, force_terminal=False, width=100)  # plain lines
 plan = coded_jax.plan_stages(network.apply, variables, dataset.image_shape, K, R)
-console.print(plan_table.proposal(plan, Rates()), highlight=False)
+console.print(plan_view.proposal(plan, Rates()), highlight=False)
 
 # %% [markdown]
 # ## Protect it

@@ -29,7 +29,7 @@ from coded_jax.cli.image_flags import Example, example_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
 from coded_jax.inference.rates import Rates
-from coded_jax.report import plan_picture, plan_table
+from coded_jax.report import plan_view
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
 from coded_jax.splitting import SplitPlan
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     more = [(0, max(0, a - b)) for a, b in zip(sizes, image.shape, strict=False)]
     shown = np.pad(image, [*more, (0, 0)])[: sizes[0], : sizes[1]]
     try:
-        plan_picture.draw(PICTURE.value, shown, plan)
+        plan_view.draw(PICTURE.value, shown, plan)
     except (ImportError, OSError, ValueError) as error:
         raise ValueError(f"picture: {error}") from error
     console.print(f"the pieces over an image: {PICTURE.value}")
@@ -94,7 +94,7 @@ def _plan_code(console: Console, config: Config, example: Example) -> SplitPlan:
     variables = build.variable_shapes(pipeline.base, shape, classes)
     stages = costs.stage_costs(pipeline, variables, shape)
     cost = costs.cost_of(pipeline, variables, shape)
-    console.print(plan_table.table(stages, cost, config.r))
+    console.print(plan_view.table(stages, cost, config.r))
     if config.split == "convolution":
         console.print(PARTS)
     return pipeline.stages[0].plan
@@ -121,6 +121,6 @@ def _plan_model(console: Console, config: Config, example: Example) -> SplitPlan
         most_device=MOST_DEVICE.value,
     )
     seconds = time.perf_counter() - begun
-    console.print(plan_table.proposal(plan, rates))
+    console.print(plan_view.proposal(plan, rates))
     console.print(f"planned in {seconds:.1f} s")
     return next(part.plan for part in plan.parts if part.plan is not None)

@@ -80,10 +80,8 @@ def cells_from_flags() -> list[Cell]:
     ]
     for cell, other in itertools.combinations(cells, 2):
         if cell.config == other.config:
-            raise ValueError(
-                f"vary: cells {cell.name!r} and {other.name!r} given, with the same "
-                "settings; different ones accepted"
-            )
+            names = f"{cell.name!r} and {other.name!r}"
+            raise ValueError(f"vary: cells {names} given, with other settings accepted")
     return cells
 
 
@@ -133,8 +131,8 @@ def _sweep_from_flags(cells: list[Cell]) -> Sweep:
     """Returns the sweep, and makes its folder."""
     places = experiment_flags.places_from_flags()
     bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
-    accepted = f"none where cells need {len(bases)} base models"
     fits = places.base_dir is None or len(bases) == 1
+    accepted = f"none where cells need {len(bases)} base models"
     require("base_dir", places.base_dir, fits, accepted)
     coordinator = experiment_flags.COORDINATOR.value
     accepted = "none, since cells run in one process, or with --jobs in several,"
@@ -145,13 +143,8 @@ def _sweep_from_flags(cells: list[Cell]) -> Sweep:
     single = (folder / workdir.FLAGS).exists()
     require("workdir", str(folder), not single, "one without a single run")
     workdir.make_folder(folder)
-    return Sweep(
-        places=places._replace(workdir=folder),
-        command=command_text(),
-        cells=cells,
-        vary=_varied(),
-        variants=VARIANT.value,
-    )
+    places = places._replace(workdir=folder)
+    return Sweep(places, command_text(), cells, _varied(), VARIANT.value)
 
 
 def _run_cells(
@@ -172,41 +165,6 @@ def _run_cells(
             progress.remove_task(row)
 
 
-def _run_waiting(
-    sweep: Sweep, finished: list[CellResult], console: Console
-) -> list[CellResult]:
-    """Runs the cells that are not finished, with a line for each, and writes the tables
-    of all so far after each one. Returns the results of all, in their order."""
-    ended = {result.cell.name: result for result in finished}
-    waiting = [cell for cell in sweep.cells if cell.name not in ended]
-    if ended:
-        console.print(f"{len(ended)} of {len(sweep.cells)} cells are finished already")
-    if others := sweeps.others(sweep):
-        console.print(
-            f"{len(others)} more cells of this folder are not of this grid, and so not "
-            f"in its table: {', '.join(others)}",
-            highlight=False,
-        )
-    if waiting and not console.is_terminal:
-        console.print("each cell has a line when it is done", highlight=False)
-
-    def in_order() -> list[CellResult]:
-        return [ended[cell.name] for cell in sweep.cells if cell.name in ended]
-
-    with LiveTable(console, prints=False) as progress:
-        row = progress.begin("cells", len(waiting))
-        for result in _run_cells(waiting, sweep, progress):
-            ended[result.cell.name] = result
-            progress.advance(row.id)
-            text = f"{len(ended)}/{len(sweep.cells)} {_result_text(result)}"
-            if progress.disable and (left := row.time_remaining):
-                text += f", about {duration_text(left)} left"
-            console.print(text, highlight=False, soft_wrap=True)
-            sweeps.write(sweep, in_order())
-    sweeps.write(sweep, in_order())  # also where all cells were finished
-    return in_order()
-
-
 def _result_text(result: CellResult) -> str:
     """Returns the accuracies of a cell, or why it has none."""
     if result.results is None:
@@ -220,28 +178,50 @@ def _result_text(result: CellResult) -> str:
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     """Runs the cells that are not finished, and prints the table of all."""
-    console = Console()
+    console = Console(highlight=False, soft_wrap=True)
     cells = cells_from_flags()
     sweep = _sweep_from_flags(cells)
     sweeps.require_same_flags(sweep)
-    left = [sweeps.finished(cell, sweep) for cell in cells]
-    finished = [result for result in left if result]
-    done = {result.cell.name for result in finished}
-    names = {cell.config.dataset for cell in cells if cell.name not in done}
-    if len(names) == 1:  # of several, cells of one that is missing fail alone
-        data.check(names.pop(), sweep.places.data_dir)
-    if len(finished) < len(cells) and JOBS.value is not None:
+    # In the order of the cells, whatever ends first.
+    ended = {cell.name: sweeps.finished(cell, sweep) for cell in cells}
+    waiting = [cell for cell in cells if ended[cell.name] is None]
+    datasets = {cell.config.dataset for cell in waiting}
+    if len(datasets) == 1:  # of several, cells of one that is missing fail alone
+        data.check(datasets.pop(), sweep.places.data_dir)
+    if waiting and JOBS.value is not None:
         from coded_jax.service import cluster
 
         cluster.connect(ADDRESS.value, JOBS.value)
     startup.run_one_by_one()
     experiment_flags.start_jax()
-    results = _run_waiting(sweep, finished, console)
-    failed = [result.cell.name for result in results if result.results is None]
+    finished = len(cells) - len(waiting)
+    if finished:
+        console.print(f"{finished} of {len(cells)} cells are finished already")
+    if others := sweeps.others(sweep):
+        console.print(
+            f"{len(others)} more cells of this folder are not of this grid, and so not "
+            f"in its table: {', '.join(others)}"
+        )
+    if waiting and not console.is_terminal:
+        console.print("each cell has a line when it is done")
+    write = lambda: sweeps.write(sweep, [*filter(None, ended.values())])
+    with LiveTable(console, prints=False) as progress:
+        row = progress.begin("cells", len(waiting))
+        results = _run_cells(waiting, sweep, progress)
+        for done, result in enumerate(results, finished + 1):
+            ended[result.cell.name] = result
+            progress.advance(row.id)
+            text = f"{done}/{len(cells)} {_result_text(result)}"
+            if progress.disable and (left := row.time_remaining):
+                text += f", about {duration_text(left)} left"
+            console.print(text)
+            write()
+    write()  # also where all cells were finished
+    failed = [x.cell.name for x in ended.values() if x and x.results is None]
     if len(failed) < len(cells):
-        console.print(sweep_tables.terminal(sweep_tables.read(sweep.folder)))
-    folder = f"all of it is in {sweep.folder}"
-    console.print(folder, highlight=False, soft_wrap=True)
+        table = sweep_tables.terminal(sweep_tables.read(sweep.folder))
+        console.print(table, soft_wrap=False)
+    console.print(f"all of it is in {sweep.folder}")
     if failed:
         names = ", ".join(failed)
         sys.exit(f"error: {len(failed)} of {len(cells)} cells failed: {names}")

@@ -1,18 +1,27 @@
-"""Plans as tables for a terminal: the stages of a code, or a proposal of them."""
+"""Plans as tables, the stages of a code or a proposal of them, and as a picture, which
+needs the `plot` extra."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from itertools import product
 
+import numpy as np
 from rich.console import Group
 from rich.table import Table as RichTable
 
 from coded_jax.codes.config import STAGES
 from coded_jax.inference.costs import Cost, StageCost, coded_fraction, work_fraction
 from coded_jax.inference.rates import Rates
+from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import blocks_text, number_text, size_text
 from coded_jax.report.table import Table, to_terminal
+from coded_jax.splitting import SplitPlan
 from coded_jax.staging.planning import StagePlan
+
+SHADE = (1, 0.6, 0, 0.35)
+"""The colour of pixels that several pieces have, as RGBA."""
 
 
 def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
@@ -30,7 +39,7 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
-        f"{_kilobytes(cost)} kB per image in {rounds}; the "
+        f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
         f"client does {client:.3f} of all blocks' work where results are lost; "
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
@@ -65,7 +74,7 @@ def proposal(plan: StagePlan, rates: Rates) -> Group:
             f"{100 * coded:.0f} %",
             f"{cost.device_flops / cost.whole_flops:.3f}",
             f"{cost.client_total / cost.whole_flops:.3f}",
-            _kilobytes(cost),
+            f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
         ]
         for name, cost, coded in chains
     ]
@@ -113,6 +122,43 @@ def _stages(
     return to_terminal(Table(headers, rows))
 
 
-def _kilobytes(cost: Cost) -> str:
-    """Returns the traffic of a device for an image, in kB."""
-    return f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}"
+def draw(path: str | os.PathLike, image: np.ndarray, plan: SplitPlan) -> None:
+    """Draws the data pieces over an image, their overlaps shaded, and each by itself.
+
+    Args:
+      path: the file, of a format that matplotlib knows by its ending.
+      image: uint8 `[H, W, C]`; its first channel is drawn unless it has three.
+      plan: of images of this shape.
+
+    Raises:
+      ImportError: matplotlib is missing; the `plot` extra brings it.
+      OSError, ValueError: the file cannot be written.
+    """
+    rows, columns = plan.grid
+    figure = new_figure(4 + 1.8 * columns, max(4, 1.9 * rows), layout="tight")
+    from matplotlib.patches import Rectangle
+
+    grid = figure.add_gridspec(rows, columns + 2, width_ratios=[2] * 2 + [1] * columns)
+    whole = figure.add_subplot(grid[:, :2])
+    overlaps = np.outer(plan.rows.holders, plan.columns.holders) > 1
+    pixels = image if image.shape[-1] == 3 else image[..., 0]
+    whole.imshow(pixels, cmap="gray")
+    whole.imshow(overlaps[..., None] * np.array(SHADE))
+    whole.set_title("overlaps are shaded", fontsize=9)
+    whole.set_axis_off()
+    height, width = plan.rows.window, plan.columns.window
+    starts = product(plan.rows.starts, plan.columns.starts)
+    for number, (top, left) in enumerate(starts):
+        colour, (i, j) = f"C{number}", divmod(number, columns)
+        outline = {"fill": False, "edgecolor": colour, "lw": 2}
+        whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, **outline))
+        piece = figure.add_subplot(grid[i, 2 + j])
+        bottom, right = top + height, left + width
+        piece.imshow(pixels[top:bottom, left:right], cmap="gray", vmin=0, vmax=255)
+        piece.set_title(
+            f"data {number}\nrows {top}-{bottom - 1}\ncolumns {left}-{right - 1}",
+            fontsize=7,
+            color=colour,
+        )
+        piece.set_axis_off()
+    figure.savefig(path, dpi=150)
