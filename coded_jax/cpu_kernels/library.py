@@ -42,13 +42,13 @@ class OneDnn(NamedTuple):
     """An installed oneDNN.
 
     Attributes:
-      headers, library: folders of `dnnl.hpp` and `libdnnl.so`; None for the system's.
       key: changes with the version.
+      compiling, linking: flags that name its folders; none for the system's.
     """
 
-    headers: Path | None
-    library: Path | None
     key: str
+    compiling: tuple[str, ...] = ()
+    linking: tuple[str, ...] = ()
 
 
 def load(folder: Path) -> ctypes.CDLL:
@@ -70,9 +70,9 @@ def load(folder: Path) -> ctypes.CDLL:
     found = (name for name in commands if shutil.which(shlex.split(name)[0]))
     compiler = next(found, None)
     if compiler is None:
+        missing = " or ".join(commands)
         raise Unavailable(
-            f"oneDNN's kernels need a compiler of C++; there is no "
-            f"{' or '.join(commands)}"
+            f"oneDNN's kernels need a compiler of C++; there is no {missing}"
         )
     # It is compiled for the instructions that the processor has.
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -112,11 +112,12 @@ def _find_onednn() -> OneDnn:
     else:
         folders = {file.name: Path(file.locate()).parent.resolve() for file in files}
         headers, library = folders["dnnl.h"], folders["libdnnl.so"]
-        return OneDnn(headers, library, f"{library} {versions}")
+        linking = f"-L{library}", f"-Wl,-rpath,{library}"
+        return OneDnn(f"{library} {versions}", (f"-I{headers}",), linking)
     name = ctypes.util.find_library("dnnl")
     if name is None:
         raise Unavailable(f"oneDNN is not installed: {EXTRA}")
-    return OneDnn(None, None, name)
+    return OneDnn(name)
 
 
 def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
@@ -126,11 +127,7 @@ def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
       Unavailable: it does not compile.
       OSError: `target` cannot be written.
     """
-    includes, places = [f"-I{jax.ffi.include_dir()}"], []
-    if onednn.headers and onednn.library:
-        includes.append(f"-I{onednn.headers}")
-        places = [f"-L{onednn.library}", f"-Wl,-rpath,{onednn.library}"]
-    way_out = "" if onednn.headers else f": {EXTRA}"
+    way_out = "" if onednn.linking else f": {EXTRA}"
 
     def run(arguments: list[str]) -> None:
         command = [*shlex.split(compiler), *FLAGS, *arguments]
@@ -146,8 +143,9 @@ def _build(onednn: OneDnn, compiler: str, target: Path) -> None:
         ThreadPoolExecutor() as pool,
     ):
         objects = [os.path.join(folder, f"{i}.o") for i in range(len(SOURCES))]
+        includes = [f"-I{jax.ffi.include_dir()}", *onednn.compiling]
         compile_one = lambda source, to: run(["-c", str(source), *includes, "-o", to])
         list(pool.map(compile_one, SOURCES, objects))  # each takes seconds
         unfinished = os.path.join(folder, target.name)
-        run(["-shared", *objects, *places, *LINKING, "-o", unfinished])
+        run(["-shared", *objects, *onednn.linking, *LINKING, "-o", unfinished])
         os.replace(unfinished, target)
