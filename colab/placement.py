@@ -160,19 +160,19 @@ plt.show()
 # %%
 from coded_jax import data
 from coded_jax.codes import erasures
-from coded_jax.inference.pipeline import base_features
+from coded_jax.inference.pipeline import Examples, base_features
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import compiled_infer
 from coded_jax.runs.config import Config
 
 dataset = data.load("mnist_5k")
 config = Config(dataset="mnist_5k", k=K, r=R, recipe="systematic")
-sizes = (dataset.image_shape, dataset.classes, dataset.mean, dataset.std)
+examples = Examples(dataset.image_shape, dataset.mean, dataset.std)
 
 
 def pipeline_on(mesh):
     """The coded inference on the devices of a mesh, with its variables on each."""
-    pipeline = build_pipeline(config, *sizes, mesh)
+    pipeline = build_pipeline(config, examples, dataset.classes, mesh)
     key = jax.random.key(0)
     frozen = pipeline.base.init(key, dataset.image_shape, dataset.classes)
     variables = placement.put_replicated(mesh, (frozen, pipeline.init(key)))

@@ -3,6 +3,7 @@
 import jax
 
 from coded_jax.inference import costs
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs import build, config
 
 
@@ -18,7 +19,7 @@ def cost_of(image_shape, **settings):
 
 def _pipeline(image_shape, settings):
     pipeline = build.build_pipeline(
-        config.Config(**settings), image_shape, 10, (0.5,), (0.25,)
+        config.Config(**settings), Examples(image_shape, (0.5,), (0.25,)), 10
     )
     variables = jax.eval_shape(
         lambda key: pipeline.base.init(key, image_shape, 10), jax.random.key(0)

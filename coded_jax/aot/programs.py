@@ -23,7 +23,7 @@ from coded_jax.data.groups import infer_images
 from coded_jax.devices.meshes import memory_of_device, padded_size
 from coded_jax.devices.placement import batch_spec
 from coded_jax.evaluation import predictions
-from coded_jax.inference.pipeline import Results, exact_outputs, infer
+from coded_jax.inference.pipeline import Examples, Results, exact_outputs, infer
 from coded_jax.runs import workdir
 from coded_jax.runs.build import build_pipeline, uncoded_pipeline
 from coded_jax.runs.config import Config
@@ -143,9 +143,11 @@ class Subject:
         shape, classes, _ = sizes
         # What pixels are normalised by changes no program.
         mean, std = (0.5,) * shape[-1], (0.25,) * shape[-1]
-        self.pipeline = build_pipeline(config, shape, classes, mean, std, mesh=mesh)
+        self.pipeline = build_pipeline(
+            config, Examples(shape, mean, std), classes, mesh
+        )
         examples = self.pipeline.examples
-        self.uncoded = uncoded_pipeline(config, examples.mean, examples.std, mesh)
+        self.uncoded = uncoded_pipeline(config, examples, mesh)
         init = lambda key: (self._init_base(key), self.pipeline.init(key))
         self.frozen, self.params = self._placed(jax.eval_shape(init, jax.random.key(0)))
 

@@ -182,10 +182,6 @@ class Pipeline(NamedTuple):
         """Returns the parameters of the codes, one entry for each coded stage."""
         return params[: len(self.stages)]
 
-    def with_values(self, values: bool) -> Pipeline:
-        """Returns the pipeline with answers that are values, or classes."""
-        return self._replace(examples=self.examples._replace(values=values))
-
     def with_codes(self, change: Callable[[CodeShape, Code], Code]) -> Pipeline:
         """Returns the pipeline with `change(shape, code)` in place of each `code`."""
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import first_line, require, require_form
 from coded_jax.inference.costs import Cost, cost_of
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, Config
 from coded_jax.splitting.convolutions import rounded_down, spared_parts
@@ -171,7 +172,7 @@ def _cut(cnn: CNN, pieces: str, **settings: Any) -> Cut:
     config = Config(dataset=OWN, base_model=OWN, baselines=(), **settings)
     middle = (0.5,) * cnn.image_shape[-1]
     pipeline = build_pipeline(
-        config, cnn.image_shape, 10, middle, middle, base=cnn.base
+        config, Examples(cnn.image_shape, middle, middle), 10, base=cnn.base
     )
     return Cut(pieces, cost_of(pipeline, cnn.variables, cnn.image_shape), settings)
 

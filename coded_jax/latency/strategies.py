@@ -284,10 +284,12 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     require("stage_losses", losses, alike, "held")
     k, r, code = split["k"], split["r"], config["code"] if name == "code" else name
     cost = reading.read_cost(results, name)
-    rule = reading.read_recovery(results, name)
-    quorum = quorum_of(rule.suffices, k, k + r)
+    rules = results.get("recovery", {})
+    require("name", name, name in rules, f"one of {[*rules]} with rules in this run")
+    rule = rules[name]
+    quorum = quorum_of(rule["suffices"], k, k + r)
     # Without parity no number of results ends the wait of a code that answers always.
-    ends = quorum != ALL_DATA or not rule.answers_always
+    ends = quorum != ALL_DATA or not rule["answers_always"]
     patterns = reading.patterns_of(results, code) or []
     accepted = "a code with parity, whose patterns this run has kept"
     require("name", name, ends and len(patterns) > 0, accepted)
@@ -316,7 +318,7 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
     return Strategy(
         family,
         code=reading.code_name(config, code),
-        workload=Workload(quorum, k, r, cost, systematic=rule.systematic),
+        workload=Workload(quorum, k, r, cost, systematic=rule["systematic"]),
         accuracy=accuracy,
         pieces=pieces,
         settings={**settings, "code": code},

@@ -29,10 +29,8 @@ from coded_jax.types import BaseModel, Block, CodeShape, PyTree, apart, chain
 
 def build_pipeline(
     config: Config,
-    image_shape: tuple[int, int, int],
+    examples: Examples,
     classes: int,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
@@ -40,9 +38,8 @@ def build_pipeline(
 
     Args:
       config: the settings.
-      image_shape: `(H, W, C)` of an image.
+      examples: images and the kind of answers; the settings say if they are grouped.
       classes: of the data set.
-      mean, std: `[C]`, see `Pipeline`.
       mesh: see `make_mesh`.
       base: in place of the base model that `config` names.
 
@@ -51,18 +48,19 @@ def build_pipeline(
         many pieces, or the code of single convolutions would have to be trained.
     """
     base = base or make_base_model(config.base_model, config.base_width)
-    variables = variable_shapes(base, image_shape, classes)
+    shape = examples.shape
+    variables = variable_shapes(base, shape, classes)
     grouped = isinstance(config.splitting, GroupSplit)
     if grouped:
-        base = groups.group_base(base, image_shape[0])
-        plan = groups.group_plan(image_shape, config.k, classes)
+        base = groups.group_base(base, shape[0])
+        plan = groups.group_plan(shape, config.k, classes)
         blocks, plans = base.blocks, {(1, 1): plan}
     else:
-        blocks, plans = _plan_stages(config, base, variables, image_shape)
+        blocks, plans = _plan_stages(config, base, variables, shape)
     stages, done = [], 0
     for (first, last), plan in plans.items():
-        shape = CodeShape.of(plan, config.r)
-        code = codes.make_code(config.code, shape, variables, config)
+        code_shape = CodeShape.of(plan, config.r)
+        code = codes.make_code(config.code, code_shape, variables, config)
         coded = segment(blocks, first, last)
         before = segment(blocks, done + 1, first - 1)
         stages.append(CodedStage(coded.f_conv, (first, last), plan, code, before))
@@ -74,7 +72,7 @@ def build_pipeline(
         coding=Coding(
             config.k, config.r, config.recipe, config.parity_moves, config.precision
         ),
-        examples=Examples(image_shape, mean, std, grouped),
+        examples=examples._replace(grouped=grouped),
         mesh=mesh,
     )
     uncut = any(stage.code.traits.uncut for stage in stages)
@@ -98,23 +96,19 @@ def rival_pipelines(
     """
     rivals = {}
     for code in config.baselines:
-        if code != config.code:
-            make = functools.partial(codes.make_code, code)
-            rival = pipeline.with_codes(
-                lambda s, _, make=make: make(s, variables, config)
-            )
-            moves = config.parity_moves and not _has_parity_workers(rival)
-            coding = rival.coding._replace(parity_moves=moves)
-            rivals[codes.name_of(code)] = _with_tail(
-                config, code, rival._replace(coding=coding), variables
-            )
+        if code == config.code:
+            continue
+        make = lambda s, _, code=code: codes.make_code(code, s, variables, config)
+        rival = pipeline.with_codes(make)
+        moves = config.parity_moves and not _has_parity_workers(rival)
+        rival = rival._replace(coding=rival.coding._replace(parity_moves=moves))
+        rivals[codes.name_of(code)] = _with_tail(config, code, rival, variables)
     return rivals
 
 
 def uncoded_pipeline(
     config: Config,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
+    examples: Examples,
     mesh: Mesh | None = None,
     base: BaseModel | None = None,
 ) -> Pipeline:
@@ -125,7 +119,7 @@ def uncoded_pipeline(
         stages=(),
         after=segment(base.blocks, 1, len(base.blocks)),
         coding=Coding(config.k, config.r, dtype=config.precision),
-        examples=Examples(mean=mean, std=std),
+        examples=examples._replace(grouped=False),
         mesh=mesh,
     )
 
@@ -271,16 +265,14 @@ def make_pipeline(
         mean, std = require_statistics(mean, std, sizes[-1])
     base, _ = own_base(blocks, head, variables, sizes, classes)
     height, width, channels = sizes
-    shape = (height, width, channels)
-    pipeline = build_pipeline(
-        config, shape, classes, mean=mean, std=std, mesh=mesh, base=base
-    )
+    examples = Examples((height, width, channels), mean, std, values=bool(values))
+    pipeline = build_pipeline(config, examples, classes, mesh, base)
     has_tail = config.tail == "frozen" or pipeline.tail_copy is not None
     accepted = (
         "frozen for a code that changes what has arrived, waits or is not trained,"
     )
     require("tail", config.tail, has_tail, accepted)
-    return pipeline.with_values(bool(values))
+    return pipeline
 
 
 def own_config(settings: dict[str, Any], accepted: type) -> Config:
@@ -351,10 +343,8 @@ def own_base(
     *places, count = logits.shape[1:] or (0,)
     fits = len(places) in (0, 2) if positions is None else tuple(places) == positions
     fits = fits and logits.shape[:1] == (2,) and count == classes
-    accepted = (
-        f"{[2, *(positions or ()), classes]} of 2 images, the logits of the data set's "
-        "classes, or the channels of its values,"
-    )
+    sizes = [2, *(positions or ()), classes]
+    accepted = f"{sizes} of 2 images, logits of the classes or channels of the values,"
     require(last, list(logits.shape), fits, accepted)
     return base, arrays
 
@@ -365,12 +355,15 @@ def as_arrays(variables: PyTree) -> PyTree:
     Raises:
       ValueError: a leaf is neither.
     """
+
+    def as_array(leaf: Any) -> jax.Array:
+        x = jnp.asarray(leaf)
+        return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
     try:
-        arrays = jax.tree.map(jnp.asarray, variables)
+        return jax.tree.map(as_array, variables)
     except TypeError as error:
         raise ValueError(
             "variables: a pytree of arrays and numbers accepted "
             f"({checks.first_line(error)})"
         ) from error
-    real = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if real(x) else x, arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any, NamedTuple
@@ -10,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import array_form, require, require_type, shape_text
+from coded_jax.checks import require, require_form, require_type, shape_text
 from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
 from coded_jax.inference.pipeline import Pipeline, base_features, require_params
-from coded_jax.runs.reading import learned_config_of
+from coded_jax.runs.config import tuples
 from coded_jax.types import PyTree
 
 compiled_infer = jax.jit(infer_images, static_argnums=0)
@@ -104,12 +105,7 @@ class CodedModel(NamedTuple):
             coded stage.
         """
         require_type("key", key, jax.Array | None, "a key, as of jax.random.key,")
-        accepted = "a LearnedConfig or None"
-        require_type("config", config, LearnedConfig | None, accepted)
-        if config is None:
-            config = LearnedConfig(recipe=self.pipeline.coding.recipe)
-            if self.results is not None:
-                config = learned_config_of(self.results["config"])
+        config = config or self._learned_config()
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
@@ -118,16 +114,29 @@ class CodedModel(NamedTuple):
         fresh = jax.random.key(0) if key is None else key
         expected = jax.eval_shape(pipeline.init, fresh)
         if params is None:
-            learns = jax.tree.leaves(expected)
-            accepted = (
-                f"trained parameters of {name_of(code)}, or key= for random ones,"
-            )
-            require("params", params, key is not None or not learns, accepted)
+            needless = key is not None or not jax.tree.leaves(expected)
+            source = f"trained parameters of {name_of(code)}, or key= for random ones,"
+            require("params", params, needless, source)
             params = pipeline.init(fresh)
         require_params(pipeline, params)
-        _require_alike(params, expected, f"as of init of {name_of(code)}")
+        given, accepted = _shapes_by_path(params), _shapes_by_path(expected)
+        for path in accepted | given:
+            shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")
+            if shape != own:
+                raise ValueError(
+                    f"params: {shape} given at {path}, {own} accepted, as of init of "
+                    f"{name_of(code)}"
+                )
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
+
+    def _learned_config(self) -> LearnedConfig:
+        """Returns the networks of the run, with defaults of what is younger."""
+        if self.results is None:
+            return LearnedConfig(recipe=self.pipeline.coding.recipe)
+        own = self.results["config"]
+        names = [field.name for field in dataclasses.fields(LearnedConfig)]
+        return LearnedConfig(**{x: tuples(own[x]) for x in names if x in own})
 
     def settled(self) -> CodedModel:
         """Returns the same model for serving and export: what each request would add
@@ -150,15 +159,16 @@ class CodedModel(NamedTuple):
           ValueError: they have another shape or another dtype than the pipeline's
             `image_dtype`, or B is no multiple of the images that are coded together.
         """
-        shape, dtype = np.shape(images), getattr(images, "dtype", type(images).__name__)
         group = self.pipeline.images_per_input if grouped else 1
-        accepts = self.pipeline.image_dtype
-        fits = len(shape) == 4 and shape[0] >= 1 and shape[0] % group == 0
-        fits = fits and shape[1:] == self.image_shape and dtype == accepts
+        count, *shape = np.shape(images) or (0,)
+        dtype = self.pipeline.image_dtype
+        fits = tuple(shape) == self.image_shape and count >= 1 and count % group == 0
+        fits = fits and getattr(images, "dtype", None) == dtype
         multiple = "1 or more" if group == 1 else f"a multiple of {group}"
-        accepted = shape_text(("B", *self.image_shape))
-        accepted = f"{accepts} {accepted} with a B of {multiple}"
-        require("images", array_form(images), fits, accepted)
+        accepted = (
+            f"{dtype} {shape_text(('B', *self.image_shape))} with a B of {multiple}"
+        )
+        require_form("images", images, fits, accepted)
 
     def logits(self, images: Any, lost: Iterable[int] = ()) -> jax.Array:
         """Computes logits from the results that arrived.
@@ -182,8 +192,7 @@ class CodedModel(NamedTuple):
         self.check_images(images)
         n = self.pipeline.n
         pattern = erasures.pattern_of(lost, n)
-        if len(pattern) == n:
-            raise ValueError(f"lost: all {n} results given, at most {n - 1} accepted")
+        require("lost", pattern, len(pattern) < n, f"at most {n - 1} of {n} results")
         available = erasures.available(pattern, n)
         images = placement.put_replicated(self.pipeline.mesh, images)
         return compiled_infer(
@@ -246,18 +255,8 @@ class CodedModel(NamedTuple):
             )
 
 
-def _require_alike(params: PyTree, expected: PyTree, source: str) -> None:
-    """Raises ValueError for the first parameter with another place or shape."""
-    given, accepted = (
-        {
-            jax.tree_util.keystr(path): shape_text(np.shape(x))
-            for path, x in jax.tree.leaves_with_path(tree)
-        }
-        for tree in (params, expected)
-    )
-    for path in accepted | given:
-        shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")
-        if shape != own:
-            raise ValueError(
-                f"params: {shape} given at {path}, {own} accepted, {source}"
-            )
+def _shapes_by_path(tree: PyTree) -> dict[str, str]:
+    return {
+        jax.tree_util.keystr(path): shape_text(np.shape(x))
+        for path, x in jax.tree.leaves_with_path(tree)
+    }

@@ -20,7 +20,6 @@ from coded_jax.settings import (
     TEXT,
     Accepted,
     at_least,
-    check,
     integers,
     more_than,
     one_of,
@@ -56,28 +55,20 @@ CODES_FORM = tuple_of(settings.Form(str, name_of, "a code"), ",", "codes as mds,
 
 
 def _registered_or_own(registry: Collection[str]) -> Accepted:
-    """Accepts the names of a registry, also of later entries, and `OWN`."""
-    return Accepted(
-        lambda value: value == OWN or value in registry,
-        lambda: f"one of {[*registry]}",  # flags cannot hold functions
-    )
+    """Accepts the names of a registry, and `OWN`, which no flag can stand for."""
+    named = one_of(registry)
+    return named._replace(holds=lambda value: value == OWN or named.holds(value))
 
 
-def _distinct_codes(codes: tuple[AnyCode, ...]) -> bool:
-    """Returns whether all are codes, and no two have the same name."""
-    if not all(map(is_code, codes)):
-        return False
-    return len(set(map(name_of, codes))) == len(codes)
+def _distinct(values: Collection[object]) -> bool:
+    return len(set(values)) == len(values)
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
     """Settings of the base model and its training; their help texts describe them.
 
-    Its training has the seed of the code's.
-
-    Raises:
-      ValueError: a setting is out of range.
+    Its training has the seed of the code's. `Config` checks them.
     """
 
     dataset: str = setting("mnist", "data set", _registered_or_own(DATASETS))
@@ -157,22 +148,21 @@ class BaseConfig:
         at_least(0, below=1),
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """Settings of a run's evaluation; their help texts describe them.
-
-    Raises:
-      ValueError: a setting is out of range.
-    """
+    """Settings of a run's evaluation; their help texts describe them, and `Config`
+    checks them."""
 
     baselines: tuple[AnyCode, ...] = setting(
         ("zero_fill", "no_parity"),
         "other codes of the same sizes that are evaluated too; may be empty",
-        Accepted(_distinct_codes, lambda: f"some of {list(CODES)}, each once,"),
+        Accepted(
+            lambda codes: (
+                all(map(is_code, codes)) and _distinct([*map(name_of, codes)])
+            ),
+            lambda: f"some of {list(CODES)}, each once,",
+        ),
         CODES_FORM,
     )
     tried: int | None = setting(
@@ -185,9 +175,7 @@ class EvaluationConfig:
         (),
         "losses of several coded stages that are evaluated too, beside stage_losses",
         Accepted(
-            lambda names: (
-                set(names) <= set(STAGE_LOSSES) and len(set(names)) == len(names)
-            ),
+            lambda names: set(names) <= set(STAGE_LOSSES) and _distinct(names),
             f"some of {list(STAGE_LOSSES)}, each once,",
         ),
         tuple_of(TEXT, ",", "names as per_stage,later"),
@@ -204,9 +192,6 @@ class EvaluationConfig:
         one_of(EVALUATED),
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
@@ -221,10 +206,7 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
             # The dataclass is frozen, but not yet.
             object.__setattr__(self, "encoder", self.encoder or "linear")
             object.__setattr__(self, "decoder", self.decoder or "low_rank")
-        BaseConfig.__post_init__(self)
-        CodeConfig.__post_init__(self)
-        TrainConfig.__post_init__(self)
-        EvaluationConfig.__post_init__(self)
+        CodeConfig.__post_init__(self)  # checks each setting of all records by itself
         require_patterns(self, self.k, self.r)
         if not (self.supervision or self.distillation):
             accepted = "frozen without supervision and distillation, which train it,"
@@ -268,10 +250,8 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as `results.json` has them, functions by their names."""
-        names = {
-            "code": name_of(self.code),
-            "baselines": list(map(name_of, self.baselines)),
-        }
+        baselines = [name_of(code) for code in self.baselines]
+        names = {"code": name_of(self.code), "baselines": baselines}
         return dataclasses.asdict(self) | names
 
     @classmethod
@@ -282,10 +262,10 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
           ValueError: a setting is out of range, or is one of `RETIRED` with another
             value than there.
         """
-        for name, value in fields.items():
-            fits = name not in RETIRED or value == RETIRED[name]
-            accepted = f"{RETIRED.get(name)!r} alone, since this setting is no more,"
-            require(name, value, fits, accepted)
+        for name in RETIRED.keys() & fields.keys():
+            value, today = fields[name], RETIRED[name]
+            accepted = f"{today!r} alone, since this setting is no more,"
+            require(name, value, value == today, accepted)
         current = {x: tuples(y) for x, y in fields.items() if x not in RETIRED}
         return cls(**current)
 

@@ -17,10 +17,11 @@ from coded_jax.checks import require
 from coded_jax.data.user_data import require_dataset
 from coded_jax.devices import processes
 from coded_jax.evaluation import pattern_accuracy
-from coded_jax.runs import fingerprints, kept_base, measurements, results
+from coded_jax.runs import kept_base, provenance, results
 from coded_jax.runs.build import own_base, own_config
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
+from coded_jax.runs.evaluate import measure_codes
 from coded_jax.runs.phases import (
     BASE,
     CODE,
@@ -99,18 +100,14 @@ def run(
             for name, pipeline in pipelines.items()
         }
         del arrays
-        accuracy, measured = measurements.measure_codes(
-            experiment, base.params, codes, watch
-        )
+        accuracy, measured = measure_codes(experiment, base.params, codes, watch)
     start_up = {
         "preparation": begun - experiment.started,
         "compilation": sum(compiling),
     }
-    timing = results.timing(experiment, base, codes, measured, start_up)
     content = results.content(
-        experiment, base, codes, accuracy, measured, command=command
+        experiment, base, codes, accuracy, measured, start_up=start_up, command=command
     )
-    content["timing"] = timing
     if experiment.folder and processes.is_lead():
         text = json.dumps(content, indent=1) + "\n"
         write_atomically(experiment.folder / RESULTS, text)
@@ -242,8 +239,8 @@ def protect(
         last="head" if model is None else "model",
     )
     config = own_config(settings, Config)
-    marks = fingerprints.of_network(base, variables, dataset.image_shape)
-    marks["data"] = fingerprints.of_data(dataset)
+    marks = provenance.of_network(base, variables, dataset.image_shape)
+    marks["data"] = provenance.of_data(dataset)
     own = Own(dataset, base, variables, marks)
     prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
     if prepared.folder and processes.is_lead():

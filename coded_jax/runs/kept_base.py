@@ -46,10 +46,8 @@ def halved(variables: PyTree) -> PyTree:
 
 
 def _cast(variables: PyTree, before: Any, after: Any) -> PyTree:
-    """Returns arrays of `before` as arrays of `after`, and others as they are."""
-    return jax.tree.map(
-        lambda x: x.astype(after) if x.dtype == before else x, variables
-    )
+    cast = lambda x: x.astype(after) if x.dtype == before else x
+    return jax.tree.map(cast, variables)
 
 
 def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
@@ -170,19 +168,17 @@ def save_variables(folder: Path, variables: PyTree) -> None:
 
     Of others the structure could not be restored; `load` is then given them anew.
     """
-    if not isinstance(variables, dict):
-        return
-    flat = traverse_util.flatten_dict(variables)
+    flat = traverse_util.flatten_dict(variables) if isinstance(variables, dict) else {}
     restored = traverse_util.unflatten_dict(flat)  # without lists and empty dicts
-    if jax.tree.structure(restored) != jax.tree.structure(variables):
-        return
-    names = all(isinstance(name, str) for path in flat for name in path)
+    named = all(isinstance(name, str) for path in flat for name in path)
+    same = jax.tree.structure(restored) == jax.tree.structure(variables)
     dtypes = [getattr(leaf, "dtype", None) for leaf in flat.values()]
     # NumPy has neither keys nor bfloat16.
-    if names and all(isinstance(x, np.dtype) and x.kind in "biufc" for x in dtypes):
+    plain = all(isinstance(x, np.dtype) and x.kind in "biufc" for x in dtypes)
+    if named and same and plain:
         file = io.BytesIO()
-        arrays = {json.dumps(path): np.asarray(leaf) for path, leaf in flat.items()}
-        np.savez(file, **dict[str, Any](arrays))
+        arrays: dict[str, Any] = {json.dumps(path): x for path, x in flat.items()}
+        np.savez(file, **arrays)
         write_atomically(folder / VARIABLES, file.getvalue())
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import jax
 
 from coded_jax import codes
-from coded_jax.checks import require, require_type
+from coded_jax.checks import require
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
-from coded_jax.runs import fingerprints, workdir
+from coded_jax.inference.pipeline import Examples
+from coded_jax.runs import provenance, workdir
 from coded_jax.runs.build import build_pipeline, own_base
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
@@ -71,45 +72,33 @@ def load(
     config = Config.from_json(fields)
     shape, classes = tuple(results["image_shape"]), results["classes"]
     mean, std = (value and tuple(value) for value in results["normalisation"].values())
-    frozen, build = None, _build_once
+    frozen = None
     if config.base_model == OWN:
-        build = build_pipeline
         if base is not None:
-            require_type("base", base, BaseModel, "a BaseModel")
-            fits = blocks is head is None
-            require("blocks, head", (blocks, head), fits, "none with base")
             blocks, head = base.blocks, base.head
         if blocks is None or head is None:
             accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
             raise ValueError(f"base: None given, {accepted} accepted")
-        if variables is None:
-            variables = read_variables(folder)
+        variables = read_variables(folder) if variables is None else variables
         accepted = "those of the run, which its workdir could not store,"
         require("variables", variables, variables is not None, accepted)
         positions = tuple(results.get("positions", ()))
-        base, frozen = own_base(
-            blocks, head, variables, shape, classes, positions=positions
-        )
-        _require_same(results, fingerprints.of_network(base, frozen, shape), folder)
+        base, frozen = own_base(blocks, head, variables, shape, classes, positions)
+        _require_same(results, provenance.of_network(base, frozen, shape), folder)
     else:
         given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
         for name, value in given.items():
             accepted = f"none for a run of {config.base_model}"
             require(name, type(value).__name__, value is None, accepted)
-    pipeline = build(
-        config,
-        shape,
-        classes,
-        mean=mean,
-        std=std,
-        mesh=make_mesh(config.n, devices, mesh),
-        base=base,
-    ).with_values(results.get("values", False))
+    examples = Examples(shape, mean, std, values=results.get("values", False))
+    mesh_of_pieces = make_mesh(config.n, devices, mesh)
+    build = build_pipeline if base else _build_once  # keyed by its arguments
+    pipeline = build(config, examples, classes, mesh_of_pieces, base)
     if frozen is None:
         init = lambda key: pipeline.base.init(key, shape, classes)
         frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)
     if callable(config.code):
-        mark = fingerprints.of_codes(pipeline, frozen)
+        mark = provenance.of_codes(pipeline, frozen)
         _require_same(results, {"code": mark}, folder)
     params = best_params(folder, results, CODE, regime_of(config, CODE), pipeline.init)
     frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))

@@ -85,18 +85,18 @@ class Regime(NamedTuple):
 
 def regime_of(config: Config, phase: str) -> Regime:
     """Returns the regime of a phase: of `BASE`, or of any code."""
-    if phase == BASE:
-        decay = config.base_weight_decay
-        return Regime(
-            epochs=config.base_epochs,
-            batch_size=config.base_batch_size or config.batch_size,
-            learning_rate=config.base_learning_rate or config.learning_rate,
-            schedule=config.base_schedule,
-            weight_decay=config.weight_decay if decay is None else decay,
-            products=config.base_products,
-            optimizer_name=config.base_optimizer,
-        )
-    return code_regime(config, config.recipe)
+    if phase != BASE:
+        return code_regime(config, config.recipe)
+    decay = config.base_weight_decay
+    return Regime(
+        epochs=config.base_epochs,
+        batch_size=config.base_batch_size or config.batch_size,
+        learning_rate=config.base_learning_rate or config.learning_rate,
+        schedule=config.base_schedule,
+        weight_decay=config.weight_decay if decay is None else decay,
+        products=config.base_products,
+        optimizer_name=config.base_optimizer,
+    )
 
 
 def code_regime(config: TrainConfig, recipe: str) -> Regime:
@@ -292,13 +292,8 @@ def fit_seeds(
 
     Args:
       train: trains a phase of this name with a key, or with the keys of several seeds.
-      task: what is trained.
+      task, folder, name: what is trained, where it is kept, and the name of the code.
       keys: `[S]`, one of each seed.
-      folder: of the checkpoints; None if nothing is kept.
-      name: of the code.
-
-    Returns:
-      The outcome of each seed.
     """
     phases = [phase_of(name, seed) for seed in range(len(keys))]
     if folder and (together := _trained_together(folder, name, phases)):

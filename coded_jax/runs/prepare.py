@@ -15,8 +15,8 @@ from coded_jax.codes import GroupSplit, name_of
 from coded_jax.data import groups
 from coded_jax.devices import placement, processes
 from coded_jax.devices.meshes import make_mesh
-from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import build, fingerprints, kept_base, workdir
+from coded_jax.inference.pipeline import Examples, Pipeline
+from coded_jax.runs import build, kept_base, provenance, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.phases import BASE, CODE, regime_of
 from coded_jax.runs.workdir import Places, open_workdir
@@ -102,18 +102,15 @@ def prepare(
     dataset = dataset or data.load(config.dataset, places.data_dir, config.image_size)
     source = data.DATASETS.get(config.dataset)
     if source is not None and source.own_images:
-        digest = fingerprints.of_data(dataset)
+        digest = provenance.of_data(dataset)
         fits = config.images_digest in (None, digest)
         accepted = f"none, or {digest} of the images that are in data_dir,"
         require("images_digest", config.images_digest, fits, accepted)
         config = dataclasses.replace(config, images_digest=digest)
-    shape, classes = dataset.image_shape, dataset.classes
-    base, mean, std = own.base if own else None, dataset.mean, dataset.std
-    uncoded = build.uncoded_pipeline(config, mean, std, mesh, base)
-    uncoded = uncoded.with_values(dataset.values)
-    pipeline = build.build_pipeline(
-        config, shape, classes, mean=mean, std=std, mesh=mesh, base=base
-    ).with_values(dataset.values)
+    shape, classes, base = dataset.image_shape, dataset.classes, own and own.base
+    examples = Examples(shape, dataset.mean, dataset.std, values=dataset.values)
+    uncoded = build.uncoded_pipeline(config, examples, mesh, base)
+    pipeline = build.build_pipeline(config, examples, classes, mesh, base)
     shapes = build.variable_shapes(pipeline.base, shape, classes)
     _require_data(config, dataset, uncoded.base, shapes)
     rivals = build.rival_pipelines(config, pipeline, shapes)
@@ -124,48 +121,35 @@ def prepare(
         # Each process by itself: another one may have failed already.
         alone = pipeline._replace(mesh=None)
         exact_targets.require_nonnegative(alone, drawn, images)
-    folder = base_folder = None
-    if places.workdir is not None:
-        folder = base_folder = workdir.absolute(places.workdir)
-    if places.base_dir is not None:
-        base_folder = workdir.absolute(places.base_dir, "base_dir")
-        accepted = "another folder than the workdir, or none,"
-        require("base_dir", str(places.base_dir), base_folder != folder, accepted)
+    marks = dict(own.fingerprints) if own else {}
+    if callable(config.code):
+        marks[CODE] = provenance.of_codes(pipeline, shapes)
+    for name in {name_of(code) for code in config.baselines if callable(code)}:
+        if name in rivals:
+            marks[f"baseline_{name}"] = provenance.of_codes(rivals[name], shapes)
+    folder, base_folder = places.folders
     folders = [f for f in (base_folder, folder) if f]
     start = kept_base.start_of(config, pipeline.base, dataset, folders)
     if base_folder and kept_base.is_kept(base_folder):
         kept_base.read(base_folder)  # it may be damaged
-    marks = dict(own.fingerprints) if own else {}
-    pipelines = {CODE: pipeline, **rivals}
-    for code, name in [
-        (config.code, CODE),
-        *((x, name_of(x)) for x in config.baselines),
-    ]:
-        if callable(code) and name in pipelines:
-            mark = name if name == CODE else f"baseline_{name}"
-            marks[mark] = fingerprints.of_codes(pipelines[name], shapes)
     begun = (workdir.CHECKPOINTS, workdir.MEASURED)
     resumed = any((f / name).exists() for f in folders for name in begun)
     write = processes.is_lead()
-    if folder and places.base_dir is not None:
-        open_workdir(
-            places.base_dir,
-            config.base.to_flags(),
-            places=places._replace(base_dir=None).to_flags(),
-            write=write,
-            name="base_dir",
-        )
+    if folder and base_folder and base_folder != folder:
+        base_places = places._replace(base_dir=None).to_flags()
+        flags = config.base.to_flags()
+        open_workdir(base_folder, flags, base_places, write=write, name="base_dir")
     if folder:
         of_user = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
         flags = config.to_flags() | of_user
-        open_workdir(places.workdir, flags, places=places.to_flags(), write=write)
+        open_workdir(folder, flags, places.to_flags(), write=write)
     return Experiment(
         config=config,
         folder=folder,
         base_folder=base_folder,
         dataset=dataset,
         uncoded=uncoded,
-        pipelines=pipelines,
+        pipelines={CODE: pipeline, **rivals},
         start=start,
         variables=placement.put_replicated(mesh, own.variables) if own else None,
         fingerprints=marks,
@@ -180,30 +164,28 @@ def _require_data(
     """Checks settings against the data set: the numbers of examples, the positions that
     have answers, and that no setting changes images without such labels."""
     images, name = len(dataset.train.labels), config.dataset
-    used, examples = config.train_images or images, "images"
-    most = used
-    if isinstance(config.splitting, GroupSplit):
-        most, examples = -(-used // config.k), "groups"
-    base_size = regime_of(config, BASE).batch_size
-    for setting, value, largest, kind in (
-        ("train_images", used, images, "images"),
-        ("batch_size", config.batch_size, most, examples),
-        ("base_batch_size", base_size, images, "images"),
-    ):
-        accepted = f"1..{largest}, the training {kind} of {name},"
-        require(setting, value, value <= largest, accepted)
+    used = config.train_images or images
+    grouped = isinstance(config.splitting, GroupSplit)
+    sizes = {
+        "train_images": (used, images),
+        "batch_size": (config.batch_size, -(-used // config.k) if grouped else used),
+        "base_batch_size": (regime_of(config, BASE).batch_size, images),
+    }
+    for setting, (value, most) in sizes.items():
+        accepted = f"1..{most}, the training images of {name}, or groups of them,"
+        require(setting, value, value <= most, accepted)
     image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
     features = jax.eval_shape(base.f_conv, shapes, image)
     positions = jax.eval_shape(base.head, shapes, features).shape[1:-1]
     accepted = f"one with an answer for each label of {name}"
     fits = positions == dataset.positions
     require("base_model", config.base_model, fits, accepted)
-    choices: dict[str, tuple] = {}
-    if dataset.positions:  # which would have to be changed alike
-        choices = {"augmentation": ("none",), "code_augmentation": ("none",)}
-        choices["split"] = ("image", "convolution")
-    if dataset.values:
-        choices["label_smoothing"] = (0,)
-    for setting, known in choices.items():
-        value, accepted = getattr(config, setting), " or ".join(map(str, known))
-        require(setting, value, value in known, f"{accepted} with labels of {name}")
+    for setting, excluded in (
+        # Labels of positions would have to be changed like the images.
+        ("augmentation", dataset.positions and config.augmentation != "none"),
+        ("code_augmentation", dataset.positions and config.code_augmentation != "none"),
+        ("split", dataset.positions and grouped),
+        ("label_smoothing", dataset.values and config.label_smoothing > 0),
+    ):
+        value, accepted = getattr(config, setting), f"the default with labels of {name}"
+        require(setting, value, not excluded, accepted)

@@ -1,16 +1,13 @@
-"""Facts about a code that `results.json` holds: its name, work, patterns, quorum."""
+"""Facts about a code that `results.json` holds: its name, work and patterns."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 from coded_jax import codes
 from coded_jax.checks import require
-from coded_jax.codes import LearnedConfig
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.inference.costs import Cost
-from coded_jax.runs.config import tuples
 
 ROUNDING = 5e-4
 """Largest difference of an accuracy between two machines, whose sums have another
@@ -65,37 +62,6 @@ def _with_smaller(config: dict[str, Any], encoder: str) -> str:
     if config.get("parity_pieces") != "smaller":
         return encoder
     return "smaller" if encoder == "linear" else f"smaller + {encoder}"
-
-
-class RecoveryRule(NamedTuple):
-    """The rule by which the shares are recovered from the results of a code.
-
-    Attributes:
-      systematic: whether shares whose own result arrived are passed through.
-      suffices: the name of its quorum, see `types.Quorum`.
-      answers_always: whether fewer results than suffice make an answer too.
-    """
-
-    systematic: bool
-    suffices: str
-    answers_always: bool
-
-
-def read_recovery(results: dict[str, Any], name: str) -> RecoveryRule:
-    """Returns the rule of a finished run's code: of `"code"`, or of a baseline.
-
-    Raises:
-      ValueError: the run has no such code, or is older than these rules.
-    """
-    rules = results.get("recovery", {})
-    require("name", name, name in rules, f"one of {[*rules]} with rules in this run")
-    return RecoveryRule(**rules[name])
-
-
-def learned_config_of(config: dict[str, Any]) -> LearnedConfig:
-    """Returns the networks of a run; defaults of settings that it did not have."""
-    names = {field.name for field in dataclasses.fields(LearnedConfig)}
-    return LearnedConfig(**{x: tuples(config[x]) for x in names & config.keys()})
 
 
 def read_cost(results: dict[str, Any], name: str) -> Cost:

@@ -22,7 +22,7 @@ from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import provenance, workdir
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
-from coded_jax.runs.measurements import Measured
+from coded_jax.runs.evaluate import Measured
 from coded_jax.runs.phases import BASE, CODE
 from coded_jax.runs.prepare import Experiment
 from coded_jax.training.loop import Fitted
@@ -35,26 +35,37 @@ def content(
     codes: dict[str, list[Fitted]],
     base_accuracy: float,
     measured: dict[str, dict[str, list[Measured]]],
+    *,
+    start_up: dict[str, float],
     command: str,
 ) -> dict[str, Any]:
-    """Returns the content of `results.json` but for `timing`, in the layout that "Files
-    of a run" in `docs/guides/train.md` gives.
+    """Returns the content of `results.json`, in the layout that "Files of a run" in
+    `docs/guides/train.md` gives.
 
     Args:
       experiment: that has run.
       base: the base model.
       codes: the code, as `"code"`, and each baseline by name, for every seed.
-      base_accuracy, measured: see `measurements.measure_codes`.
+      base_accuracy, measured: see `evaluate.measure_codes`.
+      start_up: seconds of the checks and data before the run, and of compilation.
       command: that ran it.
     """
     config, dataset = experiment.config, experiment.dataset
     mesh, frozen = experiment.pipeline.mesh, base.params
     devices = mesh.devices.flatten().tolist() if mesh else jax.devices()[:1]
     on_cpu = jax.default_backend() == "cpu"
-    numbers = {losses: _mapped(_numbers, of) for losses, of in measured.items()}
+    numbers = {
+        losses: _mapped(lambda seeds: [seed.patterns for seed in seeds], of)
+        for losses, of in measured.items()
+    }
+    of_codes = (seeds for of in measured.values() for seeds in of.values())
+    evaluation = sum(seed.seconds for seeds in of_codes for seed in seeds)
     outcomes = numbers.pop(config.stage_losses)
     rivals = {name: seeds for name, seeds in outcomes.items() if name != CODE}
-    studies = _mapped(_confidence, measured[config.stage_losses])
+    studies = _mapped(
+        lambda seeds: confidence.mean_over_seeds([seed.confidence for seed in seeds]),
+        measured[config.stage_losses],
+    )
     several = {name: seeds for name, seeds in outcomes.items() if len(seeds) > 1}
     kind = {"positions": dataset.positions, "values": dataset.values}
     return {
@@ -98,26 +109,22 @@ def content(
         "other_stage_losses": _mapped(lambda of: _mapped(summarise, of), numbers),
         "confidence": studies.pop(CODE),
         "confidence_of_baselines": _mapped(_without_curves, studies),
+        "timing": {
+            **_timing(experiment, base, codes, evaluation),
+            "start_up": _mapped(lambda value: round(value, 2), start_up),
+        },
     }
 
 
-def timing(
+def _timing(
     experiment: Experiment,
     base: Fitted,
     codes: dict[str, list[Fitted]],
-    measured: dict[str, dict[str, list[Measured]]],
-    start_up: dict[str, float],
+    evaluation: float,
 ) -> dict[str, Any]:
-    """Returns the `timing` of `results.json`, in seconds.
-
-    Args:
-      experiment, base, codes, measured: as of `content`.
-      start_up: of checks and data before the run, and of compilation within it.
-    """
     seconds = {BASE: base.seconds}
     seconds |= _mapped(lambda seeds: sum(seed.seconds for seed in seeds), codes)
-    of_codes = (seeds for by_name in measured.values() for seeds in by_name.values())
-    seconds["evaluation"] = sum(x.seconds for seeds in of_codes for x in seeds)
+    seconds["evaluation"] = evaluation
     # The wall time of former processes is not known, but that of their steps is.
     whole = time.perf_counter() - experiment.started
     seconds["total"] = sum(seconds.values()) if experiment.resumed else whole
@@ -128,20 +135,11 @@ def timing(
         "resumed": experiment.resumed,
         "train_images_per_second": round(images / trained, 1) if trained else None,
         "seconds": _mapped(lambda value: round(value, 2), seconds),
-        "start_up": _mapped(lambda value: round(value, 2), start_up),
     }
 
 
 def _mapped(f: Callable[[Any], Any], by_name: Mapping[str, Any]) -> dict[str, Any]:
     return {name: f(value) for name, value in by_name.items()}
-
-
-def _numbers(seeds: Sequence[Measured]) -> list[list[PatternAccuracy]]:
-    return [seed.patterns for seed in seeds]
-
-
-def _confidence(seeds: Sequence[Measured]) -> dict[str, Any]:
-    return confidence.mean_over_seeds([seed.confidence for seed in seeds])
 
 
 def _without_curves(study: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -201,14 +199,14 @@ def _exact_rival(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
         parity_moves=config.parity_moves,
         baselines=(),
     )
-    base, shape = experiment.uncoded.base, dataset.image_shape
+    uncoded = experiment.uncoded
     try:
         pipeline = build_pipeline(
-            exact, shape, dataset.classes, dataset.mean, dataset.std, base=base
+            exact, uncoded.examples, dataset.classes, base=uncoded.base
         )
     except ValueError:
         return {}
-    cost = costs.cost_of(pipeline, frozen, shape)
+    cost = costs.cost_of(pipeline, frozen, dataset.image_shape)
     return {"costs_of_exact_code": cost.to_json()}
 
 

@@ -13,12 +13,11 @@ from rich.console import Console
 
 from coded_jax import settings
 from coded_jax.checks import first_line, require, require_type
-from coded_jax.codes.config import STAGES
 from coded_jax.data import groups
-from coded_jax.data.user_data import collect, require_dataset, require_split
+from coded_jax.data.user_data import collect, require_dataset
 from coded_jax.devices import placement
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import fingerprints, workdir
+from coded_jax.runs import provenance, workdir
 from coded_jax.runs.build import as_arrays
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.phases import train_code, training_arrays, watching
@@ -60,24 +59,19 @@ def train(
       training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
     """
     require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
-    shape = pipeline.examples.shape
-    require(
-        "pipeline.examples.shape", shape, min(shape) > 0, "(H, W, C), each 1 or more,"
-    )
     config = config or TrainConfig()
     require_patterns(config, pipeline.k, pipeline.r)
     require("seeds", config.seeds, config.seeds == 1, "1, and other seeds one by one,")
     if copy := pipeline.tail_copy:
         accepted = "one whose tail's copy is not settled, see CodedModel.settled,"
         require("pipeline", "a settled one", not copy.settled, accepted)
-        accepted = (
-            "a TrainConfig with supervision or distillation, for the tail's copy,"
-        )
+        accepted = "a TrainConfig with supervision or distillation for the tail's copy"
         require("config", config, bool(config.ends_weights), accepted)
     frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
     model = CodedModel(pipeline, frozen, None)
     dataset = _dataset(data, model, config)
-    pipeline = pipeline.with_values(dataset.values)
+    examples = pipeline.examples._replace(values=dataset.values)
+    pipeline = pipeline._replace(examples=examples)
     inputs = groups.inputs_of_dataset(pipeline, dataset)
     total, size = len(inputs.train.labels), config.batch_size
     require("batch_size", size, size <= total, f"1..{total}, the training inputs,")
@@ -99,27 +93,21 @@ def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
             "variables: others given than the base model reads, those of the pipeline "
             f"accepted ({first_line(error)})"
         ) from error
-    pipeline = model.pipeline
-    positions = () if pipeline.examples.grouped else tuple(places)
-    if isinstance(data, Dataset):
-        dataset = require_dataset(data)
-        fits = dataset.positions == positions
-        accepted = f"{positions}, those of the head,"
-        require("positions", dataset.positions, fits, accepted)
-    else:
+    examples = model.pipeline.examples
+    if not isinstance(data, Dataset):
         split = collect(data)
-        require_split(split, classes, "data", positions)
-        dataset = Dataset(
-            "own", classes, train=split, validation=split, test=split, mean=(), std=()
-        )
-    model.check_images(dataset.train.images[: pipeline.images_per_input])
+        statistics = {"mean": examples.mean, "std": examples.std}
+        data = Dataset("own", classes, split, split, split, **statistics)
+    dataset = require_dataset(data)
+    model.check_images(dataset.train.images[: model.pipeline.images_per_input])
     float32 = lambda numbers: None if numbers is None else np.float32(numbers).tolist()
-    for name in ("mean", "std") if isinstance(data, Dataset) else ():
-        own, value = getattr(pipeline.examples, name), getattr(dataset, name)
-        fits = float32(own) == float32(value)
-        require(name, value, fits, f"{own}, that of the pipeline,")
-    same = dataset.classes == classes
-    require("classes", dataset.classes, same, f"{classes}, those of the head,")
+    for name, value, own in (
+        ("classes", dataset.classes, classes),
+        ("positions", dataset.positions, () if examples.grouped else tuple(places)),
+        ("mean", float32(dataset.mean), float32(examples.mean)),
+        ("std", float32(dataset.std), float32(examples.std)),
+    ):
+        require(name, value, value == own, f"{own}, as of the pipeline,")
     few = slice(config.train_images)
     train = Split(dataset.train.images[few], dataset.train.labels[few])
     return dataclasses.replace(dataset, train=train)
@@ -130,23 +118,13 @@ def _open(
 ) -> Path:
     """Makes the folder, or takes up the one that the same training left."""
     pipeline, frozen = model.pipeline, model.frozen
-    marks = fingerprints.of_network(pipeline.base, frozen, model.image_shape)
-    marks["code"] = fingerprints.of_codes(pipeline, frozen)
-    marks["data"] = fingerprints.of_data(dataset)
-    marks["split"] = fingerprints.digest([str(s.plan) for s in pipeline.stages], ())
+    marks = provenance.of_network(pipeline.base, frozen, model.image_shape)
+    marks["code"] = provenance.of_codes(pipeline, frozen)
+    marks["data"] = provenance.of_data(dataset)
+    marks["split"] = provenance.digest([str(s.plan) for s in pipeline.stages], ())
     of_functions = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
-    show_numbers = lambda values: ",".join(map(str, values or ("none",)))
-    of_pipeline = {
-        "k": str(pipeline.k),
-        "r": str(pipeline.r),
-        "stages": STAGES.show([stage.blocks for stage in pipeline.stages]),
-        "split": "group" if pipeline.examples.grouped else "image",
-        "recipe": pipeline.coding.recipe,
-        "parity_moves": str(pipeline.coding.parity_moves),
-        "tail": "tuned" if pipeline.tail_copy else "frozen",
-        "precision": pipeline.dtype,
-        "mean": show_numbers(pipeline.examples.mean),
-        "std": show_numbers(pipeline.examples.std),
-    }
-    fixed = settings.to_flags(config) | of_pipeline | of_functions
-    return workdir.open_workdir(path, fixed)
+    tail = "frozen" if pipeline.tail_copy is None else "tuned"
+    of_pipeline = {"stages": [s.blocks for s in pipeline.stages], "tail": tail}
+    of_pipeline |= pipeline.coding._asdict() | pipeline.examples._asdict()
+    shown = {name: str(value) for name, value in of_pipeline.items()}
+    return workdir.open_workdir(path, settings.to_flags(config) | shown | of_functions)

@@ -53,17 +53,30 @@ class Places(NamedTuple):
     mesh: tuple[int, int] | None = None
     base_dir: str | os.PathLike | None = None
 
+    @property
+    def folders(self) -> tuple[Path | None, Path | None]:
+        """Returns the workdir and the folder of the base model, absolute.
+
+        Raises:
+          ValueError: one of them is no path, or they are given as the same.
+        """
+        folder = None if self.workdir is None else absolute(self.workdir)
+        if self.base_dir is None:
+            return folder, folder
+        base_folder = absolute(self.base_dir, "base_dir")
+        accepted = "another folder than the workdir, or none,"
+        require("base_dir", str(self.base_dir), base_folder != folder, accepted)
+        return folder, base_folder
+
     def to_flags(self) -> dict[str, str]:
         """Returns `{flag name: text}` of what is not None, without the workdir."""
-        flags = {}
-        for name in ("data_dir", "base_dir"):
-            if (path := getattr(self, name)) is not None:
-                flags[name] = str(absolute(path, name))
-        if self.devices is not None:
-            flags["devices"] = str(self.devices)
-        if self.mesh is not None:
-            flags["mesh"] = f"{self.mesh[0]}x{self.mesh[1]}"
-        return flags
+        flags = {
+            "data_dir": self.data_dir and absolute(self.data_dir, "data_dir"),
+            "base_dir": self.base_dir and absolute(self.base_dir, "base_dir"),
+            "devices": self.devices,
+            "mesh": self.mesh and f"{self.mesh[0]}x{self.mesh[1]}",
+        }
+        return {name: str(x) for name, x in flags.items() if x is not None}
 
 
 def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
@@ -78,10 +91,10 @@ def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
 
 
 def open_workdir(
-    path: str | os.PathLike | None,
+    path: str | os.PathLike,
     flags: dict[str, str],
-    *,
     places: dict[str, str] | None = None,
+    *,
     write: bool = True,
     name: str = "workdir",
 ) -> Path:

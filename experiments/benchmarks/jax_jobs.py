@@ -26,7 +26,7 @@ from coded_jax.types import PyTree
 def base(s: Subject, batch: int) -> dict[str, Prepared]:
     """Prepares training steps of the base model, as `training.loop.fit` does them."""
     data, optimizer = s.dataset, _optimizer(s, phases.BASE)
-    uncoded = uncoded_pipeline(s.config, data.mean, data.std)
+    uncoded = uncoded_pipeline(s.config, s.pipeline.examples)
     task = tasks.base_task(uncoded, data, optimizer)
     arrays = tasks.device_arrays(None, data.train)
     return {BASE: _steps(task, {}, arrays, s.frozen, batch)}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from coded_jax.inference import pipeline
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import Dataset, PyTree, Split
@@ -97,7 +98,7 @@ def make_subject(
     config = config or CONFIGS[name]
     dataset = noise(SMALL if config.base_model == "lenet5" else COLOUR, examples)
     image, classes = dataset.image_shape, dataset.classes
-    coded = build_pipeline(config, image, classes, dataset.mean, dataset.std)
+    coded = build_pipeline(config, Examples(image, dataset.mean, dataset.std), classes)
     init = jax.jit(coded.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
     params = jax.jit(coded.init)(jax.random.key(1))

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from coded_jax.codes.erasures import available
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import CodeShape
@@ -29,7 +30,7 @@ def encoded_and_decoded(code, shape, lost, garbage=np.nan):
 def pipeline_of(base, **settings):
     own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
     config = Config(**own, **settings)
-    return build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,), base=base)
+    return build_pipeline(config, Examples((28, 28, 1), (0.1,), (0.3,)), 10, base=base)
 
 
 def images_of(count=4):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from tests.codes.learned_examples import SHAPE
@@ -35,4 +36,4 @@ def test_what_is_not_accepted_is_named(argument, settings):
 def test_networks_without_padding_have_no_margin():
     config = Config(recipe="systematic", returned="outputs")
     with refused("returned"):
-        build_pipeline(config, (28, 28, 1), 10, None, None)
+        build_pipeline(config, Examples((28, 28, 1)), 10)

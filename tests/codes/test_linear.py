@@ -8,7 +8,7 @@ import pytest
 
 from coded_jax.codes import linear
 from coded_jax.codes.erasures import available, patterns, patterns_up_to
-from coded_jax.inference.pipeline import base_features, infer
+from coded_jax.inference.pipeline import Examples, base_features, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -54,7 +54,9 @@ def test_no_answer_whatever_the_network_makes_of_what_is_missing():
     # XLA's CPU backend takes NaN for nothing in a max pooling of this size.
     stages = ((1, 1), (3, 3))
     config = Config(base_model="vgg16", base_width=0.125, code="uncoded", stages=stages)
-    pipeline = build_pipeline(config, (32, 32, 3), 10, (0.5,) * 3, (0.25,) * 3)
+    pipeline = build_pipeline(
+        config, Examples((32, 32, 3), (0.5,) * 3, (0.25,) * 3), 10
+    )
     frozen = random_variables(pipeline.base, (32, 32, 3))
     params = pipeline.init(jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)

@@ -17,7 +17,7 @@ from coded_jax.codes import CodeEntry, networks
 from coded_jax.codes.erasures import available
 from coded_jax.codes.networks.network import Network
 from coded_jax.devices.meshes import make_mesh
-from coded_jax.inference.pipeline import infer
+from coded_jax.inference.pipeline import Examples, infer
 from coded_jax.runs import experiment
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -113,7 +113,7 @@ def registered(monkeypatch):
 def test_a_new_code_and_new_networks_are_built(registered):
     for name, part in [("scaled_sum", "scale"), ("learned", "decoder")]:
         config = dataclasses.replace(registered, code=name, baselines=())
-        pipeline = build_pipeline(config, (28, 28, 1), 10, (0.5,), (0.25,))
+        pipeline = build_pipeline(config, Examples((28, 28, 1), (0.5,), (0.25,)), 10)
         (params,) = jax.eval_shape(pipeline.init, jax.random.key(0))
         assert part in params
 

@@ -14,7 +14,7 @@ from coded_jax.devices import placement
 from coded_jax.devices.meshes import arrange, make_mesh
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.predictions import TrainedPipeline
-from coded_jax.inference.pipeline import infer
+from coded_jax.inference.pipeline import Examples, infer
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -144,7 +144,7 @@ def two_stages(mesh):
         decoder_width=2,
         dilations=(1,),
     )
-    pipe = build_pipeline(config, SHAPE, 10, (0.13,), (0.31,), mesh, base)
+    pipe = build_pipeline(config, Examples(SHAPE, (0.13,), (0.31,)), 10, mesh, base)
     return pipe, variables
 
 

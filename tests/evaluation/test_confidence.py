@@ -8,6 +8,7 @@ import pytest
 from coded_jax.codes import erasures
 from coded_jax.evaluation import confidence, pattern_accuracy
 from coded_jax.evaluation.predictions import TrainedPipeline
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.types import BaseModel
@@ -59,7 +60,9 @@ def overconfident(factor, scale=2.0):
 
     base = BaseModel(lambda *args: {}, (lambda variables, x: x * 1.0,), head)
     config = Config(dataset="own", base_model="own", code="zero_fill")
-    pipe = build_pipeline(config, (4, 4, 1), CLASSES, (0.5,), (0.25,), base=base)
+    pipe = build_pipeline(
+        config, Examples((4, 4, 1), (0.5,), (0.25,)), CLASSES, base=base
+    )
     return pipe, jax.tree.map(jnp.asarray, arrays)
 
 

@@ -15,6 +15,7 @@ from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference import pipeline
+from coded_jax.inference.pipeline import Examples
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -114,7 +115,7 @@ def classes_are_bright_pixels(classes):
         lambda variables, features: features.reshape(len(features), -1)[:, :10],
     )
     config = Config(dataset="own", base_model="own", code="zero_fill")
-    pipe = build_pipeline(config, (4, 4, 1), 10, (0.0,), (1.0,), base=base)
+    pipe = build_pipeline(config, Examples((4, 4, 1), (0.0,), (1.0,)), 10, base=base)
     images = np.zeros((len(classes), 16), np.uint8)
     images[np.arange(len(classes)), classes] = 255
     return pipe, jnp.asarray(images.reshape(-1, 4, 4, 1))
@@ -170,7 +171,7 @@ def test_stages_that_are_not_coded_change_no_logits(
     own = {"dataset": "own", "base_model": "own", "recipe": "systematic"}
     changes = {"parity_moves": moves, "code": code}
     config = Config(**own, **changes, r=2, stages=((1, 1), (2, 2), (3, 3)))
-    pipe = build_pipeline(config, TINY, 10, (0.1,), (0.3,), base=base)
+    pipe = build_pipeline(config, Examples(TINY, (0.1,), (0.3,)), 10, base=base)
     params = pipe.init(jax.random.key(3))
     rng = np.random.default_rng(0)
     arrays = {

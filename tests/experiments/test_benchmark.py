@@ -82,7 +82,7 @@ def test_pytorch_infers_and_trains_the_same(name):
         near(own.grad, wanted.detach())
     assert all(p.grad is None for p in model.network.parameters())
 
-    uncoded = uncoded_pipeline(s.config, s.dataset.mean, s.dataset.std)
+    uncoded = uncoded_pipeline(s.config, s.pipeline.examples)
     loss, updated = base_losses(uncoded, s.frozen, batch)
     network = model.network.train()
     near(network.loss(images, torch.from_numpy(batch["labels"]).long()), loss.mean())

@@ -9,7 +9,7 @@ import pytest
 
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.inference.costs import cost_of
-from coded_jax.inference.pipeline import base_features, infer
+from coded_jax.inference.pipeline import Examples, base_features, infer
 from coded_jax.models import make_base_model
 from coded_jax.runs.build import build_pipeline, rival_pipelines
 from coded_jax.runs.config import Config
@@ -33,7 +33,7 @@ def pipeline_of(name, size=28, mesh=None, **settings):
     fields = {"code": "mds", "split": "convolution", **settings}
     config = Config(base_model=name, base_width=width, **fields)
     shape = (size, size, 1)
-    pipeline = build_pipeline(config, shape, 10, (0.4,), (0.3,), mesh)
+    pipeline = build_pipeline(config, Examples(shape, (0.4,), (0.3,)), 10, mesh)
     return pipeline, random_variables(make_base_model(name, width), shape)
 
 

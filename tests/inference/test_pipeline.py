@@ -12,7 +12,7 @@ import pytest
 from coded_jax.codes import zero_fill
 from coded_jax.codes.erasures import available, patterns_up_to
 from coded_jax.devices import placement
-from coded_jax.inference.pipeline import infer
+from coded_jax.inference.pipeline import Examples, infer
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.splitting.plan import make_plan
@@ -125,7 +125,7 @@ def make_chain():
         decoder_width=2,
         dilations=(1,),
     )
-    pipeline = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+    pipeline = build_pipeline(config, Examples((28, 28, 1), (0.13,), (0.31,)), 10)
     params = jax.tree.map(
         lambda x: np.random.default_rng(x.size).normal(size=x.shape).astype("f"),
         jax.eval_shape(pipeline.init, jax.random.key(0)),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from coded_jax.inference.pipeline import Examples
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.models.registry import is_deep
 from coded_jax.runs.build import build_pipeline
@@ -74,9 +75,9 @@ def test_the_mlp_of_parm_serves_groups_of_images_and_no_pieces():
     assert count(abstract_variables("mlp", (28, 28, 1))) == 178_110
     config = Config(base_model="mlp", code="replication", k=2, r=2)
     grouped = dataclasses.replace(config, split="group")
-    build_pipeline(grouped, (28, 28, 1), 10, (0.1,), (0.3,))
+    build_pipeline(grouped, Examples((28, 28, 1), (0.1,), (0.3,)), 10)
     with pytest.raises(ValueError):
-        build_pipeline(config, (28, 28, 1), 10, (0.1,), (0.3,))
+        build_pipeline(config, Examples((28, 28, 1), (0.1,), (0.3,)), 10)
 
 
 def test_the_unet_answers_at_each_position():

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import RETIRED, Config
 from coded_jax.types import BaseModel
@@ -60,7 +61,9 @@ def test_stages_have_every_block_once(stages, coded, whole):
     config = Config(dataset="own", base_model="own", stages=stages)
     blocks = (lambda variables, x: x,) * 9
     base = BaseModel(lambda *args: {}, blocks, lambda variables, x: x)
-    pipeline = build_pipeline(config, (8, 8, 1), 10, (0.5,), (0.5,), base=base)
+    pipeline = build_pipeline(
+        config, Examples((8, 8, 1), (0.5,), (0.5,)), 10, base=base
+    )
     assert [stage.blocks for stage in pipeline.stages] == coded
     segments = [stage.before for stage in pipeline.stages] + [pipeline.after]
     assert [segment.blocks for segment in segments] == whole

@@ -17,7 +17,7 @@ import pytest
 
 import coded_jax
 from coded_jax.codes.erasures import available, patterns_up_to
-from coded_jax.inference.pipeline import infer
+from coded_jax.inference.pipeline import Examples, infer
 from coded_jax.runs import export
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -53,7 +53,7 @@ def shapes_of(init, *args):
 def make(config, image_shape, recipe):
     config = Config(**{**config.__dict__, "recipe": recipe})
     statistics = (0.4,) * image_shape[-1], (0.3,) * image_shape[-1]
-    pipeline = build_pipeline(config, image_shape, CLASSES, *statistics)
+    pipeline = build_pipeline(config, Examples(image_shape, *statistics), CLASSES)
     frozen = untrained(shapes_of(pipeline.base.init, image_shape, CLASSES))
     params = untrained(shapes_of(pipeline.init), seed=1)
     return CodedModel(pipeline, frozen, params, {"classes": CLASSES})

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import coded_jax
-from coded_jax.runs import fingerprints
+from coded_jax.runs import provenance
 from coded_jax.types import BaseModel, Quorum
 from tests.own_cnn import CLASSES, DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
@@ -16,7 +16,7 @@ VARIABLES = make_variables()
 
 def of_network(f=f_conv, variables=VARIABLES):
     base = BaseModel(lambda *_: None, (f,), head)
-    return fingerprints.of_network(base, variables, DATASET.image_shape)
+    return provenance.of_network(base, variables, DATASET.image_shape)
 
 
 def closing_over(table):
@@ -34,11 +34,11 @@ def test_networks():
 
 
 def test_data():
-    mark = fingerprints.of_data(DATASET)
-    assert mark == fingerprints.of_data(dataclasses.replace(DATASET))
+    mark = provenance.of_data(DATASET)
+    assert mark == provenance.of_data(dataclasses.replace(DATASET))
     changes = ({"test": DATASET.validation}, {"std": (0.31,)}, {"classes": 4})
     others = [dataclasses.replace(DATASET, **change) for change in changes]
-    assert len({mark, *map(fingerprints.of_data, others)}) == 4
+    assert len({mark, *map(provenance.of_data, others)}) == 4
 
 
 def of_code(code):
@@ -50,7 +50,7 @@ def of_code(code):
         classes=CLASSES,
         code=code,
     )
-    return fingerprints.of_codes(pipeline, VARIABLES)
+    return provenance.of_codes(pipeline, VARIABLES)
 
 
 def with_field(**fields):

@@ -7,9 +7,9 @@ import jax
 import pytest
 
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
-from coded_jax.runs import measurements, provenance
+from coded_jax.runs import evaluate, provenance
 from coded_jax.runs.config import Config
-from coded_jax.runs.measurements import Measured
+from coded_jax.runs.evaluate import Measured
 
 MEASURED = Measured(
     patterns=[
@@ -23,24 +23,24 @@ MEASURED = Measured(
 
 def test_what_is_kept_is_read_as_it_was(tmp_path):
     file = tmp_path / "measured" / "code_held.json"
-    assert measurements.read(file, "abc") is None
-    measurements.write(file, "abc", MEASURED)
-    read = measurements.read(file, "abc")
+    assert evaluate.read_measured(file, "abc") is None
+    evaluate.write_measured(file, "abc", MEASURED)
+    read = evaluate.read_measured(file, "abc")
     assert str(read) == str(MEASURED)  # NaN is not equal to itself
-    assert measurements.read(file, "abd") is None
+    assert evaluate.read_measured(file, "abd") is None
     for damaged in ("", "{", "[]", "{}", '{"digest": "abc"}', "\x00"):
         file.write_text(damaged)
-        assert measurements.read(file, "abc") is None
+        assert evaluate.read_measured(file, "abc") is None
     file.unlink()
     file.parent.rmdir()
     file.parent.touch()  # a file in place of the folder
     with pytest.raises(OSError, match=r"^workdir: cannot write .*code_held\.json \(Fi"):
-        measurements.write(file, "abc", MEASURED)
+        evaluate.write_measured(file, "abc", MEASURED)
 
 
 def circumstances(keep=True):
     experiment = SimpleNamespace(config=Config(keep_measured=keep), fingerprints={})
-    return measurements.describe_circumstances(experiment)
+    return evaluate.describe_circumstances(experiment)
 
 
 def test_another_precision_or_version_is_another_circumstance(monkeypatch):

@@ -85,7 +85,7 @@ UNTRAINED = {"config": CONFIG, "pipeline": make_pipeline(tail="tuned")}
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("data.labels", {"data": TOO_MANY}),
+        ("train.labels", {"data": TOO_MANY}),
         ("config", {"config": {"epochs": 2}}),
         ("pipeline", {"pipeline": f_conv}),
         ("config", UNTRAINED),

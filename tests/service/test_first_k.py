@@ -49,10 +49,8 @@ def model(lenet):
 def rebuilt(model, **settings):
     """The same base model in other stages, with a code that needs no training."""
     old, config = model.pipeline, dataclasses.replace(SMALL, **settings)
-    sizes = model.image_shape, model.results["classes"]
-    pipeline = build_pipeline(
-        config, *sizes, old.examples.mean, old.examples.std, old.mesh
-    )
+    classes = model.results["classes"]
+    pipeline = build_pipeline(config, old.examples, classes, old.mesh)
     params = jax.jit(pipeline.init)(jax.random.key(0))
     return model._replace(pipeline=pipeline, params=params)
 
@@ -172,8 +170,7 @@ def test_a_worker_that_failed_has_the_parity_piece_of_the_next_stage(model, imag
 def test_a_second_tail_answers_where_a_worker_was_lost(model, images):
     old = model.pipeline
     config = dataclasses.replace(SMALL, tail="tuned", supervision=1.0)
-    statistics = (old.examples.mean, old.examples.std, old.mesh)
-    pipeline = build_pipeline(config, model.image_shape, 10, *statistics)
+    pipeline = build_pipeline(config, old.examples, 10, old.mesh)
     rng = np.random.default_rng(0)
     draw = lambda x: rng.normal(size=x.shape).astype(x.dtype)
     own = jax.tree.map(draw, jax.eval_shape(pipeline.tail_copy.init))

@@ -10,6 +10,7 @@ import pytest
 
 import coded_jax
 from coded_jax import codes
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.service import serve
@@ -98,7 +99,7 @@ def shipped_and_whole(name):
     else:
         config, shape = Config(base_model=name, stages=((1, 1),)), (32, 32, 3)
     statistics = (0.0,) * shape[-1], (1.0,) * shape[-1]
-    pipeline = build_pipeline(config, shape, 10, *statistics)
+    pipeline = build_pipeline(config, Examples(shape, *statistics), 10)
     shipped = cloudpickle.loads(cloudpickle.dumps(pipeline))
     shapes = lambda init: jax.tree.map(
         jnp.shape, jax.eval_shape(init, jax.random.key(0))

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
@@ -25,7 +26,7 @@ def model(lenet):
     """With temperatures of 2 for whole answers, and of 4 for decoded ones."""
     base, variables = lenet
     pipeline = build_pipeline(
-        Config(code="mds"), (28, 28, 1), 10, (0.0,), (1.0,), base=base
+        Config(code="mds"), Examples((28, 28, 1), (0.0,), (1.0,)), 10, base=base
     )
     confidence = {"0": {"temperature": 2.0}, "1": {"temperature": 4.0}}
     params = pipeline.init(jax.random.key(0))
@@ -236,6 +237,8 @@ def test_a_model_that_does_not_start_changes_nothing(model):
     with Service(Engine(model), start=start) as service:
         with pytest.raises(RuntimeError, match="^no$"):
             service.reload(model)
-        taller = build_pipeline(Config(code="mds"), (32, 28, 1), 10, (0.0,), (1.0,))
+        taller = build_pipeline(
+            Config(code="mds"), Examples((32, 28, 1), (0.0,), (1.0,)), 10
+        )
         with refused("model"):
             service.reload(model._replace(pipeline=taller))

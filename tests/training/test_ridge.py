@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coded_jax.codes import erasures
-from coded_jax.inference.pipeline import inputs_of
+from coded_jax.inference.pipeline import Examples, inputs_of
 from coded_jax.inference.stages import (
     begin_stage,
     end_stage,
@@ -37,7 +37,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 @functools.cache
 def parts(**changes):
     config = dataclasses.replace(CONFIG, **changes)
-    pipeline = build_pipeline(config, SHAPE, 10, (0.13,), (0.31,), base=BASE)
+    pipeline = build_pipeline(config, Examples(SHAPE, (0.13,), (0.31,)), 10, base=BASE)
     variables = random_variables(pipeline.base, SHAPE)
     return pipeline, variables, jax.jit(pipeline.init)(jax.random.key(0))
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from coded_jax.inference.pipeline import Examples
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -33,7 +34,9 @@ def gradients(**settings):
     """Gradients of the loss with one lost data result, of codes and of the tail."""
     config = Config(**SETTINGS, **settings)
     statistics = (0.5,) * 3
-    pipeline = build_pipeline(config, SHAPE, 10, statistics, statistics, base=BASE)
+    pipeline = build_pipeline(
+        config, Examples(SHAPE, statistics, statistics), 10, base=BASE
+    )
     frozen = random_variables(pipeline.base, SHAPE, 10)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (B, *SHAPE), dtype=np.uint8)

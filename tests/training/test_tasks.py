@@ -14,6 +14,7 @@ from coded_jax import codes
 from coded_jax.codes import erasures
 from coded_jax.data import augmentation
 from coded_jax.inference import pipeline
+from coded_jax.inference.pipeline import Examples
 from coded_jax.models.modules import ConvNorm, base_model
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
@@ -136,7 +137,7 @@ def small(*widths, **settings):
     """A network of convolutions for images of 8x8, with a code."""
     own = {"dataset": "own", "base_model": "own", "encoder_width": 4}
     config, base = Config(**own, **settings), base_model([*map(ConvNorm, widths)])
-    pipe = build_pipeline(config, (8, 8, 1), 10, MEAN, STD, base=base)
+    pipe = build_pipeline(config, Examples((8, 8, 1), MEAN, STD), 10, base=base)
     return config, pipe, random_variables(base, (8, 8, 1))
 
 
@@ -183,7 +184,7 @@ def make_chain(make=codes.zero_fill):
     variables = random_variables(base, SHAPE)
     own = {"dataset": "own", "base_model": "own"}
     config = Config(**own, stages=((1, 2), (3, 4)))
-    pipe = build_pipeline(config, SHAPE, 10, MEAN, STD, base=base)
+    pipe = build_pipeline(config, Examples(SHAPE, MEAN, STD), 10, base=base)
     assert pipe.stages[1].plan.rows.out == 14
     return pipe.with_codes(lambda shape, code: make(shape)), variables
 
@@ -363,7 +364,7 @@ CHAIN = Config(
 def draw(count, **settings):
     """A network of two stages, and which results of `count` images are lost."""
     config = dataclasses.replace(CHAIN, **settings)
-    pipe = build_pipeline(config, (28, 28, 1), 10, (0.13,), (0.31,))
+    pipe = build_pipeline(config, Examples((28, 28, 1), (0.13,), (0.31,)), 10)
     masks = tasks.sample_erasures(jax.random.key(0), pipe, count, config)
     assert masks.shape == (2, 3, count)
     return pipe, config, ~np.asarray(masks)
@@ -415,7 +416,7 @@ def test_what_cannot_be_trained_is_refused(lenet, images):
         require_patterns(TrainConfig(beyond=0.1), 1, 2)
     with refused("parity_moves"):
         config = Config(code="parity_model", parity_moves=True)
-        build_pipeline(config, SHAPE, 10, MEAN, STD)
+        build_pipeline(config, Examples(SHAPE, MEAN, STD), 10)
     base, variables = lenet
     require_nonnegative(pipe, variables, images)
     base = base._replace(blocks=base.blocks[:1])  # ends before the ReLU

@@ -28,6 +28,7 @@ from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import Example, example_from_flags
 from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
+from coded_jax.inference.pipeline import Examples
 from coded_jax.inference.rates import Rates
 from coded_jax.report import plan_view
 from coded_jax.runs import build
@@ -90,7 +91,7 @@ def _plan_code(console: Console, config: Config, example: Example) -> SplitPlan:
     require("split", config.split, config.split != "group", accepted)
     shape, classes = example.image.shape, example.classes
     mean, std = (0.5,) * shape[-1], (0.25,) * shape[-1]
-    pipeline = build.build_pipeline(config, shape, classes, mean, std)
+    pipeline = build.build_pipeline(config, Examples(shape, mean, std), classes)
     variables = build.variable_shapes(pipeline.base, shape, classes)
     stages = costs.stage_costs(pipeline, variables, shape)
     cost = costs.cost_of(pipeline, variables, shape)

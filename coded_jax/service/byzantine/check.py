@@ -16,7 +16,7 @@ from coded_jax.checks import require
 from coded_jax.codes.erasures import Pattern, patterns
 from coded_jax.codes.quorum import ALL_DATA
 from coded_jax.inference.pipeline import Pipeline
-from coded_jax.runs import fingerprints
+from coded_jax.runs import provenance
 from coded_jax.runs.coded_model import CodedModel
 
 CHECK = "check.npz"
@@ -141,7 +141,7 @@ def fingerprint(model: CodedModel) -> str:
     """Returns 16 hexadecimal digits for the variables and the codes of a model."""
     leaves = jax.tree.leaves((model.frozen, model.params))
     sizes = [(s.blocks, s.plan, s.result_shape) for s in model.pipeline.stages]
-    return fingerprints.digest([f"{model.pipeline.n} {sizes}"], leaves)
+    return provenance.digest([f"{model.pipeline.n} {sizes}"], leaves)
 
 
 def checked_patterns(pipeline: Pipeline) -> list[Pattern]:

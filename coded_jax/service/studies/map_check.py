@@ -22,6 +22,7 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.codes import ConvolutionSplit
+from coded_jax.inference.pipeline import Examples
 from coded_jax.latency import comparison, simulation
 from coded_jax.latency.cuts import CNN
 from coded_jax.latency.machines import Conditions
@@ -181,7 +182,7 @@ class Workers:
         config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
         middle = (0.5,) * point.image_shape[-1]
         pipeline = build_pipeline(
-            config, point.image_shape, 10, middle, middle, base=base
+            config, Examples(point.image_shape, middle, middle), 10, base=base
         )
         model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
         # What a round of convolutions is depends on how many pieces there are.

@@ -111,15 +111,13 @@ def _least_work(
         try:
             pipeline = build_pipeline(
                 settings,
-                tuple(results["image_shape"]),
+                model.pipeline.examples,
                 results["classes"],
-                tuple(results["normalisation"]["mean"]),
-                tuple(results["normalisation"]["std"]),
                 base=model.pipeline.base,
             )
         except ValueError:  # the features have not so many rows or columns
             continue
-        rivals.append(model._replace(pipeline=pipeline.with_values(model.values)))
+        rivals.append(model._replace(pipeline=pipeline))
     if not rivals:
         return None
     best = min(rivals, key=work_of)

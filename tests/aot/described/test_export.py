@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from coded_jax.aot.topologies import compiler_options
+from coded_jax.inference.pipeline import Examples
 from coded_jax.runs import export
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -26,7 +27,7 @@ SHAPE, CLASSES, _ = SIZES["lenet5"]
 
 @functools.cache
 def exported(config: Config) -> bytes:
-    pipeline = build_pipeline(config, SHAPE, CLASSES, *STATISTICS)
+    pipeline = build_pipeline(config, Examples(SHAPE, *STATISTICS), CLASSES)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: rng.normal(scale=0.1, size=x.shape).astype(x.dtype),
