@@ -224,15 +224,3 @@ def to_flags(record: Any) -> dict[str, str]:
         for declared in settings(record)
         if getattr(record, declared.name) is not None
     }
-
-
-def markdown(record: Any) -> str:
-    """Returns the settings of a record, or of its type, as a Markdown table."""
-    lines = ["| Setting | Default | Accepted | Meaning |", "| --- | --- | --- | --- |"]
-    for declared in settings(record):
-        default = declared.shown_default
-        shown = f"`{default}`" if default else ("none" if default is None else "empty")
-        accepted = declared.accepted_text.rstrip(",").replace("'", "`")
-        cells = (f"`{declared.name}`", shown, accepted, declared.help)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"

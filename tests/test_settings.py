@@ -135,9 +135,3 @@ def test_flags_leave_out_what_is_unset_or_not_declared():
         "steps": "1,2",
         "fast": "False",
     }
-
-
-def test_a_table_has_a_row_for_each_setting():
-    rows = settings.markdown(Sizes).splitlines()
-    assert rows[2] == "| `k` | `2` | 1..11 | data pieces |"
-    assert len(rows) == 2 + len(settings.settings(Sizes))

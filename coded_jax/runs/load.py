@@ -83,7 +83,9 @@ def load(
         accepted = "those of the run, which its workdir could not store,"
         require("variables", variables, variables is not None, accepted)
         positions = tuple(results.get("positions", ()))
-        base, frozen = own_base(blocks, head, variables, shape, classes, positions)
+        base, frozen = own_base(
+            blocks, head, variables, shape, classes, positions=positions
+        )
         _require_same(results, provenance.of_network(base, frozen, shape), folder)
     else:
         given = {"base": base, "blocks": blocks, "head": head, "variables": variables}

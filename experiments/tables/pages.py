@@ -16,9 +16,8 @@ from rich.console import Console
 
 from coded_jax import settings
 from coded_jax.codes import CodeConfig
-from coded_jax.report import run_tables
+from coded_jax.report import run_tables, table
 from coded_jax.report.formatting import measure_text, percent
-from coded_jax.report.table import Table, to_csv
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.service.config import ServeConfig, WebConfig
 from coded_jax.training.config import TrainConfig
@@ -70,9 +69,22 @@ def speed_section(make: Callable[[list], str]) -> Section:
     return Section(make([*stored.read("speed").values()]))
 
 
+SETTING_COLUMNS: table.Columns = {
+    "Setting": lambda declared: f"`{declared.name}`",
+    "Default": lambda declared: _shown(declared.shown_default),
+    "Accepted": lambda declared: declared.accepted_text.rstrip(",").replace("'", "`"),
+    "Meaning": lambda declared: declared.help,
+}
+
+
+def _shown(default: str | None) -> str:
+    return "none" if default is None else f"`{default}`" if default else "empty"
+
+
 def settings_section(record: type) -> Section:
     """Returns the settings that a record declares."""
-    return Section(settings.markdown(record).rstrip("\n"))
+    made = table.make(SETTING_COLUMNS, settings.settings(record))
+    return Section(table.to_markdown(made))
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {
@@ -102,7 +114,7 @@ def renewed(
     Raises:
       ValueError: a section is unknown, or its end is missing.
     """
-    tables: dict[str, Table] = {}
+    tables: dict[str, table.Table] = {}
 
     def section(match: re.Match[str]) -> str:
         name = match["name"]
@@ -114,7 +126,7 @@ def renewed(
         return f"<!-- {name}: begin -->\n\n{text}\n\n<!-- {name}: end -->"
 
     text = SECTION.sub(section, page.read_text())
-    files = {page.parent / name: to_csv(table) for name, table in tables.items()}
+    files = {page.parent / name: table.to_csv(x) for name, x in tables.items()}
     return {page: text, **files}
 
 
