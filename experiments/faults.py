@@ -9,7 +9,6 @@ killed or frozen. Prints a table, and writes `faults.json`.
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -24,7 +23,7 @@ from coded_jax.report import table
 from coded_jax.runs.load import load
 from coded_jax.service import Faults, serve
 from coded_jax.service.studies.clients import closed_loop, latencies, wrong_answers
-from coded_jax.service.studies.fault_injection import MACHINERY, FaultInjector, Target
+from coded_jax.service.studies.fault_injection import MACHINERY, disturbed
 
 REQUESTS = flags.DEFINE_integer("requests", 8000, "of each row, at least")
 CALM = flags.DEFINE_integer("calm", 2000, "requests before, undisturbed")
@@ -77,16 +76,10 @@ def measured(row: Row, images: Any) -> dict[str, Any]:
         ask = lambda images: service.submit(images).result()
         send = lambda go_on: closed_loop(ask, images, CLIENTS.value, go_on)
         calm = send(lambda number: number < CALM.value)
-        done = []
-        if row.kind:
-            reload = lambda: service.reload(load(WORKDIR.value, 1))
-            target = Target(service.summary, os.getpid(), reload)
-            injector = FaultInjector(target, (row.kind,), row.every)
-            done = injector.done
-            exchanges = send(lambda i: i < REQUESTS.value or len(done) < LEAST)
-            injector.close()
-        else:
-            exchanges = send(lambda number: number < REQUESTS.value)
+        reload = lambda: service.reload(load(WORKDIR.value, 1))
+        with disturbed(service, reload, row.kind, row.every) as done:
+            least = LEAST if row.kind else 0
+            exchanges = send(lambda i: i < REQUESTS.value or len(done) < least)
         return {
             "name": row.name,
             "settings": row.settings,

@@ -27,7 +27,7 @@ from coded_jax.devices import startup
 from coded_jax.report import canvas, table
 from coded_jax.runs.config import OWN
 from coded_jax.service import ENGINES, serve
-from coded_jax.service.studies.latency_parts import Requests, Study, measure_study
+from coded_jax.service.studies.latency_study import Requests, Study, measure_study
 
 REQUESTS = flags.DEFINE_integer(
     "requests", 1000, "of each strategy, with delays", lower_bound=10

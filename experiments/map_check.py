@@ -13,6 +13,8 @@ stop.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,7 @@ from coded_jax.report import table
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
 from coded_jax.service.studies import map_check
-from coded_jax.service.studies.latency_parts import Study
+from coded_jax.service.studies.latency_study import Study
 from coded_jax.service.studies.map_check import Point, Workers
 
 POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
@@ -46,26 +48,28 @@ ENGINE = flags.DEFINE_enum(
 
 def measure_points(study: Study, points: list[Point], console: Console) -> None:
     """Measures what is missing of each point."""
-    with Workers(ENGINE.value) as workers, progress_bars(console) as bars:
+    count = REQUESTS.value
+    with (
+        contextlib.closing(Workers(ENGINE.value)) as workers,
+        progress_bars(console) as bars,
+    ):
 
-        def part(name: str, make: Callable[[Callable[[], None]], Any]) -> Any:
-            bar = bars.add_task(name, total=REQUESTS.value, note="")
-            found = study.part(name, lambda: make(lambda: bars.advance(bar)))
+        def part(name: str, make: Callable[[Callable[[int], None]], Any]) -> Any:
+            bar = bars.add_task(name, total=count, note="")
+            found = study.part(name, lambda: make(lambda _: bars.advance(bar)))
             bars.remove_task(bar)
             return found
 
-        message = lambda advance: map_check.message_seconds(
-            workers, REQUESTS.value, advance
-        )
+        message = functools.partial(map_check.message_seconds, workers, count)
         seconds = part(maps.MESSAGE, message)
         for point in points:
             point = map_check.with_message(point, seconds)
             found = map_check.contenders(point, FAMILIES.value)
             for label, strategy in found.items():
 
-                def of_strategy(advance, point=point, strategy=strategy) -> Any:
+                def of_strategy(ended, point=point, strategy=strategy) -> Any:
                     own = map_check.measure_point(
-                        point, strategy, workers, REQUESTS.value, advance
+                        point, strategy, workers, count, ended
                     )
                     return {"strategy": strategy.text, **own}
 

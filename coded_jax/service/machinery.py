@@ -29,18 +29,14 @@ END = 10.0  # seconds in which processes that are killed have to end
 
 
 class Machinery:
-    """The processes of the one cluster that a process has started.
+    """The processes of the one cluster that this process has started.
 
-    Args:
-      owner: number of the process; this one if None.
-
-    Those that the process has started itself name a session whose folder has its
-    number; the raylet has started the others.
+    Those that it has started itself name a session whose folder has its number; the
+    raylet has started the others.
     """
 
-    def __init__(self, owner: int | None = None) -> None:
-        self._owner = owner or os.getpid()
-        self._session = re.compile(rf"session_[\d_-]+_{self._owner}\b")
+    def __init__(self) -> None:
+        self._session = re.compile(rf"session_[\d_-]+_{os.getpid()}\b")
         self._parts: dict[psutil.Process, tuple[str, str]] = {}
         self._stopped = collections.Counter[psutil.Process]()  # looks in a row
 
@@ -79,10 +75,10 @@ class Machinery:
 
     def _learn(self) -> list[psutil.Process]:
         """Takes note of parts that were started since the last look, and returns the
-        processes of the cluster that the owner has started itself."""
+        processes of the cluster that this one has started itself."""
         roots = []
         for process in psutil.process_iter(["ppid"]):
-            own = process.info["ppid"] == self._owner
+            own = process.info["ppid"] == os.getpid()
             if not own and process.info["ppid"] not in self._raylets():
                 continue
             with contextlib.suppress(psutil.Error):  # it may end at any time

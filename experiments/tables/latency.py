@@ -11,7 +11,7 @@ import numpy as np
 from coded_jax.latency import simulation
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
-from coded_jax.service.studies.latency_parts import part_name
+from coded_jax.service.studies.latency_study import part_name
 from tables import stored
 from tables.stored import Content, Section
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from coded_jax.latency import simulation
 from coded_jax.latency.machines import AXES
 from coded_jax.latency.maps import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED, late_text
@@ -15,7 +19,6 @@ from coded_jax.report import canvas, table
 from coded_jax.report.formatting import size_text
 from coded_jax.report.table import Columns, Table
 from coded_jax.service.studies import map_check
-from coded_jax.service.studies.map_check import CLOSE, SAME, Agreement, agreement
 from tables import stored
 from tables.stored import Content, Long, Section, section
 
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 MESSAGE = "message"
 """Names the part of a check with the client's seconds for a message."""
+SAME = 0.15
+"""Largest relative difference of quantiles that are said to agree."""
+CLOSE = 0.1
+"""Lead up to which the simulated winner may be another than the measured one."""
 NOBODY = "none accurate enough"
 SHADES = ("#d9d9d9", "#9ecae1", "#4292c6", "#c7e9c0", "#74c476", "#fdae6b", "#fb6a4a")
 COLOURS = {**dict(zip(FAMILIES, SHADES, strict=True)), NOBODY: "white"}
@@ -303,11 +310,33 @@ def map_section() -> Section:
 
 
 class Outcome(NamedTuple):
-    """A comparison of measured and simulated times, at a point and a quantile."""
+    """Measured and simulated times, at a point and a quantile.
+
+    Attributes:
+      point: of the check.
+      quantile: one of `QUANTILES`.
+      measured, simulated: seconds of each strategy.
+      winner, simulated_winner: the family of the fastest.
+      lead: how much longer the best of another family takes in the simulation, as a
+        part of the winner's time.
+      error: the largest difference of a measured time from the simulated one, as a part
+        of the smaller of the two.
+    """
 
     point: Content
     quantile: str
-    times: Agreement
+    measured: dict[str, float]
+    simulated: dict[str, float]
+    winner: str
+    simulated_winner: str
+    lead: float
+    error: float
+
+    @property
+    def agrees(self) -> bool:
+        """Returns whether times and winner are right; no matter who leads by little."""
+        right = self.winner == self.simulated_winner or self.lead <= CLOSE
+        return right and self.error <= SAME
 
 
 def outcomes(content: Content) -> list[Outcome]:
@@ -316,18 +345,56 @@ def outcomes(content: Content) -> list[Outcome]:
     for point in content["settings"]["points"]:
         begin, parts = f"{point['name']}: ", content["parts"]
         own = {x.removeprefix(begin): parts[x] for x in parts if x.startswith(begin)}
-        found += [Outcome(point, x, agreement(own, x)) for x in map_check.QUANTILES]
+        found += [outcome(point, quantile, own) for quantile in map_check.QUANTILES]
     return found
+
+
+def outcome(point: Content, quantile: str, seconds: Content) -> Outcome:
+    """Compares what was measured at a point with what was simulated.
+
+    Args:
+      point: of the check.
+      quantile: a name of `simulation.QUANTILES`.
+      seconds: `measured` and `simulated`, by strategies of two families or more; the
+        family comes first in their names, as in `hedged (p99)`.
+    """
+
+    def times(kind: str) -> tuple[dict[str, float], dict[str, float]]:
+        """Returns the quantile of each strategy, and that of the best in a family."""
+        own, best = {}, {}
+        for name, part in seconds.items():
+            family = name.split(" (")[0]
+            own[name] = simulation.summary(np.asarray(part[kind], float))[quantile]
+            best[family] = min(own[name], best.get(family, math.inf))
+        return own, best
+
+    def difference(ours: float, theirs: float) -> float:
+        if ours == theirs:  # both may be infinite
+            return 0.0
+        return abs(ours - theirs) / min(ours, theirs)
+
+    (measured, ours), (simulated, theirs) = times("measured"), times("simulated")
+    best, second = sorted(theirs.values())[:2]
+    return Outcome(
+        point,
+        quantile,
+        measured,
+        simulated,
+        winner=min(ours, key=ours.__getitem__),
+        simulated_winner=min(theirs, key=theirs.__getitem__),
+        lead=second / best - 1,
+        error=max(difference(measured[x], simulated[x]) for x in simulated),
+    )
 
 
 CHECK: Columns = {
     "point": lambda x: x.point["name"],
     "quantile": lambda x: x.quantile,
-    "first, measured": lambda x: x.times.winner,
-    "first, simulated": lambda x: x.times.simulated_winner,
-    "simulated lead": lambda x: f"{100 * x.times.lead:.0f} %",
-    "largest difference": lambda x: f"{100 * x.times.error:.1f} %",
-    "agrees": lambda x: "yes" if x.times.agrees else "**no**",
+    "first, measured": lambda x: x.winner,
+    "first, simulated": lambda x: x.simulated_winner,
+    "simulated lead": lambda x: f"{100 * x.lead:.0f} %",
+    "largest difference": lambda x: f"{100 * x.error:.1f} %",
+    "agrees": lambda x: "yes" if x.agrees else "**no**",
 }
 
 
@@ -343,13 +410,13 @@ def check_columns(found: Sequence[Outcome]) -> Columns:
     def milliseconds(seconds: float | None) -> str:
         return "-" if seconds is None else f"{1e3 * seconds:.0f}"
 
-    for name in sorted({name for x in found for name in x.times.measured}):
+    for name in sorted({name for x in found for name in x.measured}):
         columns |= {
             f"{name}, measured ms": lambda x, name=name: milliseconds(
-                x.times.measured.get(name)
+                x.measured.get(name)
             ),
             f"{name}, simulated ms": lambda x, name=name: milliseconds(
-                x.times.simulated.get(name)
+                x.simulated.get(name)
             ),
         }
     return columns | {"conditions": lambda x: point_text(x.point)}
@@ -357,9 +424,9 @@ def check_columns(found: Sequence[Outcome]) -> Columns:
 
 def conclusion(found: Sequence[Outcome]) -> str:
     """Returns a sentence with the cases in which measurement and simulation agree."""
-    leads = [x.times for x in found if x.times.lead > CLOSE]
-    right = sum(times.winner == times.simulated_winner for times in leads)
-    near = sum(x.times.error <= SAME for x in found)
+    leads = [x for x in found if x.lead > CLOSE]
+    right = sum(x.winner == x.simulated_winner for x in leads)
+    near = sum(x.error <= SAME for x in found)
     return (
         f"Where the simulated lead is over {100 * CLOSE:g} %, the measured winner is "
         f"the simulated one in {right} of {len(leads)} cases; all times are within "

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 from tables import maps, stored
 
@@ -137,3 +138,24 @@ def test_the_picture_and_its_words(tmp_path):
     assert data[25] == 3 and len(data) > 5_000  # a palette of few colours
     title = maps.title(content())
     assert title.startswith("small on 6 devices: ") and "\n10 MB/s; 1 ms" in title
+
+
+def test_outcomes_by_hand():
+    seconds = {
+        "a": {"measured": [1.0] * 10, "simulated": [1.09] * 10},
+        "b": {"measured": [1.2] * 10, "simulated": [1.0] * 10},
+    }
+    found = maps.outcome({}, "p50", seconds)
+    assert (found.winner, found.simulated_winner) == ("a", "b")
+    assert found.lead == pytest.approx(0.09) and found.error == pytest.approx(0.2)
+    assert not found.agrees  # the lead is small, the difference large
+    seconds["b"]["measured"] = [1.1] * 10
+    assert maps.outcome({}, "p50", seconds).agrees
+    # The best of a family counts, and its lead over another family.
+    other = {"measured": [1.0] * 10, "simulated": [0.99] * 10}
+    found = maps.outcome({}, "p50", {**seconds, "b (p99)": other})
+    assert (found.winner, found.simulated_winner) == ("a", "b")
+    assert found.lead == pytest.approx(1.09 / 0.99 - 1)
+    # What was lost in both agrees.
+    lost = {"measured": [np.inf] * 10, "simulated": [np.inf] * 10}
+    assert maps.outcome({}, "p99", {**seconds, "c": lost}).error < 0.15

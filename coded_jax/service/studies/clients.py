@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,25 +50,26 @@ def closed_loop(
       clients: threads.
       go_on: whether a request of that number, from 0, is still to be sent.
     """
-    numbers, exchanges = itertools.count(), []
+    numbers, exchanges = itertools.count(), list[Exchange]()
 
-    def client() -> None:
+    def client(_: int) -> None:
         while go_on(number := next(numbers)):
-            row, response, problem = number % images.shape[0], None, ""
-            begun = time.monotonic()
-            try:
-                response = ask(images[row : row + 1])
-            except (RuntimeError, OSError) as error:  # OSError: of a connection
-                problem = f"{type(error).__name__}: {error}"
-            seconds = time.monotonic() - begun
-            exchanges.append(Exchange(row, begun, seconds, response, problem))
+            row = number % len(images)
+            own = functools.partial(ask, images[row : row + 1])
+            exchanges.append(_exchange(row, time.monotonic(), own))
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(clients) as threads:
+        list(threads.map(client, range(clients)))  # raises what they raise
     return sorted(exchanges, key=lambda exchange: exchange.begun)
+
+
+def _exchange(row: int, begun: float, ask: Callable[[], Any]) -> Exchange:
+    response, problem = None, ""
+    try:
+        response = ask()
+    except (RuntimeError, OSError) as error:  # OSError: of a connection
+        problem = f"{type(error).__name__}: {error}"
+    return Exchange(row, begun, time.monotonic() - begun, response, problem)
 
 
 def open_loop(
@@ -96,15 +97,12 @@ def open_loop(
 
     def end(row: int, due: float, future: Future) -> None:
         # From when it should have been sent: a late client hides nothing.
-        seconds, error = time.monotonic() - due, future.exception()
-        response = future.result() if error is None else None
-        problem = f"{type(error).__name__}: {error}" if error is not None else ""
-        exchanges.append(Exchange(row, due, seconds, response, problem))
+        exchanges.append(_exchange(row, due, future.result))
         left.release()
 
     for number, due in enumerate(start + arrivals):
         time.sleep(max(due - time.monotonic(), 0))
-        row = number % images.shape[0]
+        row = number % len(images)
         try:
             future = submit(images[row : row + 1])
         except RuntimeError as error:  # the queue is full
@@ -124,17 +122,16 @@ def wrong_answers(
     Degraded ones are left out. Logits have to agree to a thousandth of the largest.
     """
     n, by_pattern = model.pipeline.n, defaultdict(list)
-    for exchange in exchanges:
-        if exchange.response is not None and not exchange.response.degraded:
-            arrived = tuple(map(tuple, exchange.response.arrived))
-            by_pattern[arrived].append(exchange)
+    for own in exchanges:
+        if own.response is not None and not own.response.degraded:
+            arrived = tuple(map(tuple, own.response.arrived))
+            by_pattern[arrived].append((own.row, own.response.logits[0]))
     wrong = 0
-    for arrived, answered in by_pattern.items():
+    for arrived, answers in by_pattern.items():
         lost = {piece for stage in arrived for piece in {*range(n)} - {*stage}}
-        rows = np.array([exchange.row for exchange in answered])
+        rows, logits = map(np.array, zip(*answers, strict=True))
         distinct, places = np.unique(rows, return_inverse=True)
         expected = np.asarray(model.logits(images[distinct], lost))[places]
-        logits = np.stack([exchange.response.logits[0] for exchange in answered])
         apart = np.abs(logits - expected).reshape(len(rows), -1).max(axis=1)
         largest = np.abs(expected).reshape(len(rows), -1).max(axis=1)
         wrong += int((~(apart <= TOLERANCE * largest)).sum())
@@ -144,18 +141,18 @@ def wrong_answers(
 def latencies(exchanges: Sequence[Exchange]) -> dict[str, Any]:
     """Returns the summary of requests: counts, quantiles and the slowest, in seconds,
     and answers per second."""
-    answered = [exchange for exchange in exchanges if exchange.response is not None]
-    seconds = np.array([exchange.seconds for exchange in answered])
-    begun = min(exchange.begun for exchange in exchanges)
-    ended = max(exchange.begun + exchange.seconds for exchange in exchanges)
+    answered = [own for own in exchanges if own.response is not None]
+    seconds = np.array([own.seconds for own in answered])
+    ended = max(own.begun + own.seconds for own in exchanges)
+    passed = ended - min(own.begun for own in exchanges)
     quantile = lambda q: float(np.quantile(seconds, q)) if answered else None
     return {
         "requests": len(exchanges),
         "lost": len(exchanges) - len(answered),
-        "degraded": sum(exchange.response.degraded for exchange in answered),
+        "degraded": sum(own.response.degraded for own in answered),
         "p50": quantile(0.5),
         "p99": quantile(0.99),
         "slowest": quantile(1.0),
-        "per_second": len(answered) / (ended - begun),
-        "errors": sorted({exchange.error for exchange in exchanges} - {""})[:5],
+        "per_second": len(answered) / passed,
+        "errors": sorted({own.error for own in exchanges} - {""})[:5],
     }

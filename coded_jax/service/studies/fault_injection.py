@@ -11,12 +11,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from coded_jax.checks import first_line
+from coded_jax.service.service import Service
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 MACHINERY = ("raylet", "agent", "gcs")
@@ -24,6 +26,7 @@ MACHINERY = ("raylet", "agent", "gcs")
 LOOK = 0.005  # seconds between looks at a service, at first
 RARER = 0.02  # of the time since the disturbance, later: looks are work, too
 PATIENCE = 120.0  # seconds after which that is given up
+MOST = 64  # disturbances at the same time
 
 
 class Disturbed(NamedTuple):
@@ -47,25 +50,14 @@ class Disturbed(NamedTuple):
     error: str = ""
 
 
-class Target(NamedTuple):
-    """A service to be disturbed.
-
-    Attributes:
-      summary: of `Service.summary`, also asked over HTTP.
-      process: number of the process of the front end.
-      reload: loads its model anew.
-    """
-
-    summary: Callable[[], dict[str, Any]]
-    process: int
-    reload: Callable[[], None]
-
-
-def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
+def disturb(
+    service: Service, reload: Callable[[], None], kind: str, rng: np.random.Generator
+) -> Disturbed:
     """Does a disturbance, and waits until the service has recovered from it.
 
     Args:
-      target: with workers that are processes of this machine.
+      service: of this process, with workers that are processes of this machine.
+      reload: loads its model anew.
       kind: `reload`, or `kill` or `freeze`, then `worker` or one of `MACHINERY`.
       rng: chooses the worker.
 
@@ -74,63 +66,53 @@ def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
     """
     if kind == "reload":
         begun = time.monotonic()
-        target.reload()
+        reload()
         return Disturbed(kind, begun, None, 0.0, time.monotonic() - begun)
     what, whom = kind.split()
-    before = target.summary()
+    before = service.summary()
     if whom == "worker":
         up = [worker for worker in before["workers"] if worker["up"]]
         if not up:
             raise RuntimeError("no worker is up")
         chosen = up[int(rng.integers(len(up)))]
         index, process = before["workers"].index(chosen), chosen["process"]
-        begun = _send([process], SIGNALS[what])
-
-        def lost(workers: list[dict]) -> bool:
-            return not any(w["up"] for w in workers if w["process"] == process)
-
-        def filled(workers: list[dict]) -> bool:
-            return all(w["up"] for w in workers if w["place"] is not None)
-
-        def is_back(workers: list[dict]) -> bool:
-            return workers[index]["up"] and workers[index]["process"] != process
-
-        of_workers = lambda holds: lambda summary: holds(summary["workers"])
-        conditions = [*map(of_workers, (lost, filled, is_back))]
+        processes = [process]
+        placed = lambda now: (w for w in now["workers"] if w["place"] is not None)
+        same = lambda now: (w for w in now["workers"] if w["process"] == process)
+        own = lambda now: now["workers"][index]
+        conditions = (
+            lambda now: not any(worker["up"] for worker in same(now)),
+            lambda now: all(worker["up"] for worker in placed(now)),
+            lambda now: own(now)["up"] and own(now)["process"] != process,
+        )
     else:
         from coded_jax.service.machinery import Machinery  # psutil comes with Ray
 
-        processes = Machinery(target.process).processes(whom)
+        processes = Machinery().processes(whom)
         if not processes:
             raise RuntimeError(f"no process of the cluster's {whom} is there")
-        begun = _send(processes, SIGNALS[what])
-
-        def anew(summary: dict) -> bool:
-            return summary["cluster_restarts"] > before["cluster_restarts"]
-
-        conditions = [
-            lambda summary: summary["obstacle"] is not None or anew(summary),
-            lambda summary: summary["obstacle"] is None and anew(summary),
-            lambda summary: all(worker["up"] for worker in summary["workers"]),
-        ]
-    noticed, answering, recovered = [_seconds(target, begun, x) for x in conditions]
+        restarts = before["cluster_restarts"]
+        anew = lambda now: now["cluster_restarts"] > restarts
+        conditions = (
+            lambda now: now["obstacle"] is not None or anew(now),
+            lambda now: now["obstacle"] is None and anew(now),
+            lambda now: all(worker["up"] for worker in now["workers"]),
+        )
+    begun = time.monotonic()
+    for number in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, SIGNALS[what])
+    noticed, answering, recovered = (
+        _seconds_until(holds, service, begun) for holds in conditions
+    )
     return Disturbed(kind, begun, noticed, answering, recovered)
 
 
-def _send(processes: list[int], number: int) -> float:
-    """Sends a signal, and returns when."""
-    begun = time.monotonic()
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
-    return begun
-
-
-def _seconds(
-    target: Target, begun: float, holds: Callable[[dict], bool]
+def _seconds_until(
+    holds: Callable[[dict], bool], service: Service, begun: float
 ) -> float | None:
     """Returns the seconds until it holds; None if it does not for long."""
-    while not holds(target.summary()):
+    while not holds(service.summary()):
         passed = time.monotonic() - begun
         if passed > PATIENCE:
             return None
@@ -138,53 +120,47 @@ def _seconds(
     return time.monotonic() - begun
 
 
-class FaultInjector:
-    """Disturbs a service again and again, in threads, until it is closed.
+@contextlib.contextmanager
+def disturbed(
+    service: Service,
+    reload: Callable[[], None],
+    kind: str,
+    every: float,
+    seed: int = 0,
+) -> Iterator[list[Disturbed]]:
+    """Disturbs a service again and again, in threads, until the context ends and the
+    service has recovered from what was done last.
 
     Args:
-      target: to be disturbed.
-      kinds: one of them is drawn each time; see `disturb`.
+      service, reload: see `disturb`.
+      kind: see `disturb`; none if empty.
       every: seconds from one disturbance to the next.
-      seed: of the choices.
+      seed: of the choice of workers.
 
-    Attributes:
-      done: what it did.
+    Yields:
+      What it did so far; it grows.
     """
+    done, over, rng = list[Disturbed](), threading.Event(), np.random.default_rng(seed)
 
-    def __init__(
-        self,
-        target: Target,
-        kinds: tuple[str, ...],
-        every: float,
-        seed: int = 0,
-    ) -> None:
-        self.done: list[Disturbed] = []
-        self._target, self._kinds, self._every = target, kinds, every
-        self._rng = np.random.default_rng(seed)
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        """Ends it, when the service has recovered from what it did last."""
-        self._over.set()
-        for thread in self._threads:  # the first one ends before it starts others
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(self._every):
-            kind = self._kinds[int(self._rng.integers(len(self._kinds)))]
-            drawn = kind, self._rng.spawn(1)[0]
-            if kind.endswith("worker"):  # the next may come before it has recovered
-                self._threads.append(threading.Thread(target=self._once, args=drawn))
-                self._threads[-1].start()
-            else:
-                self._once(*drawn)
-
-    def _once(self, kind: str, rng: np.random.Generator) -> None:
+    def once(own: np.random.Generator) -> None:
         begun = time.monotonic()
         try:
-            done = disturb(self._target, kind, rng)
+            done.append(disturb(service, reload, kind, own))
         except (RuntimeError, ValueError, OSError) as error:
-            done = Disturbed(kind, begun, None, None, None, first_line(error))
-        self.done.append(done)
+            reason = first_line(error)
+            done.append(Disturbed(kind, begun, None, None, None, error=reason))
+
+    def run() -> None:
+        with ThreadPoolExecutor(MOST) as threads:
+            while kind and not over.wait(every):
+                own = threads.submit(once, rng.spawn(1)[0])
+                if not kind.endswith("worker"):
+                    own.result()  # workers may be disturbed before others are back
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()

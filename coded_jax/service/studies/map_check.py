@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,23 +30,16 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import NotEnoughResults
 from coded_jax.service.faults import inject
-from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
-from coded_jax.service.ray_workers import ray_workers
-from coded_jax.service.studies.latency_study import wait_until_idle
-from coded_jax.service.studies.pace import Pace, PacedFirstK
+from coded_jax.service.start import ENGINES
+from coded_jax.service.studies.pace import Pace, PacedFirstK, send_one_by_one
 
 QUANTILES = ("p50", "p99")
 KEY = jax.random.key(26)
 LIMIT = 60.0  # seconds, after which a request is lost
 PATIENCE = 600.0  # seconds of a worker's silence
-SAME = 0.15
-"""Largest relative difference of quantiles that are said to agree."""
 SLOW = 1e7  # operations/s of machines on which messages are measured
-CLOSE = 0.1
-"""Lead up to which the simulated winner may be another than the measured one."""
 
 
 class Point(NamedTuple):
@@ -155,21 +146,12 @@ class Workers:
     Those of one network stay for all strategies and points with its blocks.
 
     Args:
-      engine: `"ray"`, a process for each; or `"local"`, threads of this one.
-
-    Raises:
-      ValueError: there is no such engine.
+      engine: a name of `ENGINES`, of one with workers.
     """
 
     def __init__(self, engine: str) -> None:
-        require("engine", engine, engine in ("ray", "local"), "'ray' or 'local'")
-        self._engine, self._held = engine, (None, None)
-
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._close()
+        self._start = ENGINES[engine].workers
+        self._network, self._pool = None, None
 
     def of(self, point: Point, strategy: Strategy) -> tuple[Pool, CodedModel]:
         """Returns workers, and the strategy as a model that they can compute.
@@ -186,24 +168,25 @@ class Workers:
         )
         model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
         # What a round of convolutions is depends on how many pieces there are.
-        rounds = config.splitting
-        if not isinstance(rounds, ConvolutionSplit):
-            rounds = None
+        by_round = isinstance(config.splitting, ConvolutionSplit)
+        rounds = config.splitting if by_round else None
         network = (point.base_model, point.width, point.image_shape, rounds)
-        held, pool = self._held
         n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
-        if held != network or pool is None or len(pool) < n:
-            self._close()
-            start = local_workers if self._engine == "local" else ray_workers
-            workers = start(model, ServeConfig(batches=(1,), spares=n - pipeline.n))
-            pool = Pool(workers, ServeConfig(patience=PATIENCE))
-            self._held = network, pool
-        return pool, model
+        if self._pool is None or self._network != network or len(self._pool) < n:
+            self.close()
+            assert self._start is not None
+            workers = self._start(
+                model, ServeConfig(batches=(1,), spares=n - pipeline.n)
+            )
+            self._pool = Pool(workers, ServeConfig(patience=PATIENCE))
+            self._network = network
+        return self._pool, model
 
-    def _close(self) -> None:
-        if self._held[1] is not None:
-            self._held[1].close()
-        self._held = None, None
+    def close(self) -> None:
+        """Ends the workers."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
 
 
 def measure_point(
@@ -211,7 +194,7 @@ def measure_point(
     strategy: Strategy,
     workers: Workers,
     requests: int,
-    advance: Callable[[], None] = lambda: None,
+    ended: Callable[[int], None] = lambda number: None,
 ) -> dict[str, list[float]]:
     """Sends requests of one image each, one at a time, and simulates the same ones.
 
@@ -220,43 +203,39 @@ def measure_point(
       strategy: with its hedges, as of `contenders`.
       workers: that it is measured on.
       requests: R.
-      advance: called after every request.
+      ended: called with the number of each request when it is over.
 
     Returns:
       `measured` and `simulated`, R seconds each, infinite for lost requests.
     """
     pool, model = workers.of(point, strategy)
-    workload = strategy.workload
+    workload, n = strategy.workload, len(pool)
     machine = point.conditions.machine(workload.cost.whole_flops)
-    n = len(pool)  # of which the strategy uses the first
-    hedges = workload.hedge_after or None
     pace = Pace(machine, workload.cost, KEY, n, requests)
     inject(pool, pace)
-    engine = PacedFirstK(model, pool, workload.cost, machine.client, hedges)
+    engine = PacedFirstK(
+        model, pool, workload.cost, machine.client, workload.hedge_after
+    )
+
+    def over(number: int) -> None:
+        pace.end(number)
+        ended(number)
+
     shape = (requests, *point.image_shape)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    engine.warm_up(images[:1])
     others = range(workload.n, n)  # workers of the pool that no device stands for
-    measured = np.full(requests, np.inf)
-    for i in range(requests):
-        wait_until_idle(pool, LIMIT)
-        begun = time.monotonic()
-        try:
-            engine.infer(i, images[i : i + 1], begun + LIMIT, others)
-            measured[i] = time.monotonic() - begun
-        except NotEnoughResults:
-            pass
-        pace.end(i)
-        advance()
+    measured, _ = send_one_by_one(engine, images, LIMIT, others, over)
     simulated = simulation.simulate(KEY, n, requests, machine, {"": workload})
     return {
-        "measured": np.round(measured, 6).tolist(),
+        "measured": measured.tolist(),
         "simulated": np.round(simulated[""].seconds, 6).astype(float).tolist(),
     }
 
 
 def message_seconds(
-    workers: Workers, requests: int, advance: Callable[[], None] = lambda: None
+    workers: Workers,
+    requests: int,
+    ended: Callable[[int], None] = lambda number: None,
 ) -> float:
     """Measures what this machine's client needs for a message.
 
@@ -269,89 +248,15 @@ def message_seconds(
     Args:
       workers: that it is measured on.
       requests: of one image each.
-      advance: called after every request.
+      ended: called with the number of each request when it is over.
     """
-    slow = Conditions(
-        bandwidth=1e15,
-        link=0.0,
-        message=0.0,
-        speed=SLOW,
-        client=1e9,
-        tail=0.0,
-        failure=0.0,
-    )
-    point = Point(
-        "message", "vgg16", 0.125, (28, 28, 1), n=6, margin=0.0, conditions=slow
-    )
+    no_matter = {"bandwidth": 1e15, "client": 1e9}
+    none = dict.fromkeys(("link", "message", "tail", "failure"), 0.0)
+    slow = Conditions(speed=SLOW, **no_matter, **none)
+    shape = (28, 28, 1)
+    point = Point("message", "vgg16", 0.125, shape, n=6, margin=0.0, conditions=slow)
     rounds = lambda strategy: len(strategy.workload.cost.rounds)
     every = max(without_code(_cnn(point), 6, 6), key=rounds)
-    seconds = measure_point(point, every, workers, requests, advance)
+    seconds = measure_point(point, every, workers, requests, ended)
     longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
     return float(longer) / (rounds(every) * (every.n + 1))
-
-
-class Agreement(NamedTuple):
-    """The comparison of one quantile at one point.
-
-    Attributes:
-      measured, simulated: seconds of each strategy.
-      winner, simulated_winner: the family of the fastest.
-      lead: how much longer the best of another family takes in the simulation, as a
-        part of the winner's time.
-      error: the largest difference of a measured time from the simulated one, as a part
-        of the smaller of the two.
-    """
-
-    measured: dict[str, float]
-    simulated: dict[str, float]
-    winner: str
-    simulated_winner: str
-    lead: float
-    error: float
-
-    @property
-    def agrees(self) -> bool:
-        """Returns whether times and winner are right; no matter who leads by little."""
-        right = self.winner == self.simulated_winner or self.lead <= CLOSE
-        return right and self.error <= SAME
-
-
-def agreement(
-    seconds: Mapping[str, Mapping[str, Sequence[float]]], quantile: str
-) -> Agreement:
-    """Compares what was measured at a point with what was simulated.
-
-    Args:
-      seconds: of `measure_point`, by names of `contenders`, of two families or more.
-      quantile: a name of `simulation.QUANTILES`.
-    """
-
-    def times(kind: str) -> dict[str, float]:
-        parts = {x: np.asarray(part[kind], np.float64) for x, part in seconds.items()}
-        return {x: simulation.summary(part)[quantile] for x, part in parts.items()}
-
-    def of_families(times: dict[str, float]) -> dict[str, float]:
-        best: dict[str, float] = {}
-        for name, value in times.items():
-            family = name.split(" (")[0]
-            best[family] = min(value, best.get(family, math.inf))
-        return best
-
-    def difference(ours: float, theirs: float) -> float:
-        """Returns the difference as a part of the smaller one; infinite where only one
-        of them is, and none where both are."""
-        if math.isfinite(ours) and math.isfinite(theirs):
-            return abs(ours - theirs) / min(ours, theirs)
-        return 0.0 if ours == theirs else math.inf
-
-    measured, simulated = times("measured"), times("simulated")
-    ours, theirs = of_families(measured), of_families(simulated)
-    best, second = sorted(theirs.values())[:2]
-    return Agreement(
-        measured,
-        simulated,
-        winner=min(ours, key=ours.__getitem__),
-        simulated_winner=min(theirs, key=theirs.__getitem__),
-        lead=second / best - 1,
-        error=max(difference(measured[x], simulated[x]) for x in simulated),
-    )

@@ -9,8 +9,10 @@ workers what it meets in the simulation.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -21,9 +23,12 @@ from coded_jax.inference.costs import Cost
 from coded_jax.inference.stages import Sent
 from coded_jax.latency.machines import Draws, Machine, draws
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.faults import Fault
-from coded_jax.service.first_k import NEVER, FirstK
+from coded_jax.service.first_k import FirstK
 from coded_jax.service.pool import Call, Pool
+
+IDLE = 0.0005  # seconds between looks whether all workers are idle
 
 
 class Pace:
@@ -52,35 +57,23 @@ class Pace:
         """Lets the workers go that are still busy with a request that is over."""
         self._over[number].set_result(None)
 
-    def of_request(self, number: int, n: int, attempt: int = 0) -> list[Fault]:
-        """Returns the faults of n workers in the first stage of a request."""
-        return [
-            self._fault(number, 0, worker, worker if attempt else None)
-            for worker in range(n)
-        ]
-
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns the fault of worker `worker` of n in a call; none in a warm-up."""
-        if call.request is None:
+        if (request := call.request) is None:
             return Fault()
-        # A piece that is sent again meets its own second draw, whoever computes it.
-        again = call.piece.index if call.attempt else None
-        return self._fault(call.request, call.stage, worker, again)
-
-    def _fault(self, number: int, stage: int, worker: int, again: int | None) -> Fault:
-        """Returns the fault of a worker with its own piece, or with one that is sent
-        again."""
-        draws, trip = self._draws[stage], self._cost.rounds[stage]
-        compute, late = draws.compute[worker, number], draws.delay[worker, number]
+        drawn, trip = self._draws[call.stage], self._cost.rounds[call.stage]
+        late = drawn.delay[worker, request]
         if math.isinf(late):  # dead, for any piece
             return Fault(kind="raise")
-        if again is not None:
-            compute = draws.compute_again[again, number]
-            late = draws.delay_again[again, number]
-        work = trip.device_flops / self._cost.whole_flops
+        compute = drawn.compute[worker, request]
+        if call.attempt:  # by the piece's own second draw, whoever computes it
+            again = call.piece.index
+            compute = drawn.compute_again[again, request]
+            late = drawn.delay_again[again, request]
+        least = trip.device_flops / self._cost.whole_flops * compute + late
         there, back = self._machine.ways(trip)
-        least = work * float(compute) + float(late)
-        return Fault(least=least, there=there, back=back, over=self._over[number])
+        over = self._over[request]
+        return Fault(least=float(least), there=there, back=back, over=over)
 
 
 class PacedFirstK(FirstK):
@@ -91,8 +84,8 @@ class PacedFirstK(FirstK):
       pool: its workers.
       cost: of the model.
       client: seconds that the client takes for the whole `F_Conv`.
-      hedges: seconds after which a missing piece is sent once more, of all rounds or of
-        each; None for never.
+      hedges: for each round, seconds after which a missing piece is sent once more;
+        never if empty.
     """
 
     def __init__(
@@ -100,38 +93,76 @@ class PacedFirstK(FirstK):
         model: CodedModel,
         pool: Pool,
         cost: Cost,
-        client: float,
-        hedges: float | tuple[float, ...] | None = None,
+        client: float = 0.0,
+        hedges: tuple[float, ...] = (),
     ) -> None:
         super().__init__(model, pool)
-        every = isinstance(hedges, tuple)
-        after = NEVER if hedges is None else hedges
-        self._hedges = [*hedges] if every else [after] * len(cost.rounds)
+        self._hedges = [*hedges] or self._hedges
         self._cost, self._per_flop = cost, client / cost.whole_flops
 
     def _encode(self, images: Any) -> Sent:
-        started = time.monotonic()
-        sent = super()._encode(images)
         # What the client computes between the rounds comes here, all of it.
-        flops = self._cost.client_flops + self._cost.rounds[0].encode_flops
-        self._wait_for(started, flops)
-        return sent
+        with self._slowed(self._cost.client_flops + self._cost.rounds[0].encode_flops):
+            return super()._encode(images)
 
     def _decode(
         self, stage: int, shares: dict[int, Any], begun: Sent, available: np.ndarray
     ) -> Any:
-        started = time.monotonic()
-        decoded = super()._decode(stage, shares, begun, available)
-        code, trip = self._pipeline.stages[stage].code, self._cost.rounds[stage]
-        whole = code.systematic and available[stage, : self._pipeline.k].all()
-        flops = 0.0 if whole else trip.decode_flops
-        if stage + 1 < len(self._cost.rounds):
-            flops += self._cost.rounds[stage + 1].encode_flops
-        self._wait_for(started, flops)
-        return decoded
+        systematic = self._pipeline.stages[stage].code.systematic
+        whole = systematic and available[stage, : self._pipeline.k].all()
+        flops = 0.0 if whole else self._cost.rounds[stage].decode_flops
+        # It also encodes for the next round, if there is one.
+        flops += sum(x.encode_flops for x in self._cost.rounds[stage + 1 : stage + 2])
+        with self._slowed(flops):
+            return super()._decode(stage, shares, begun, available)
 
-    def _wait_for(self, begun: float, flops: float) -> None:
-        """Sleeps until the client can have computed so much."""
-        rest = begun + flops * self._per_flop - time.monotonic()
-        if rest > 0:
-            time.sleep(rest)
+    @contextlib.contextmanager
+    def _slowed(self, flops: float) -> Iterator[None]:
+        """Sleeps at the end, until the client can have computed so much."""
+        end = time.monotonic() + flops * self._per_flop
+        yield
+        time.sleep(max(end - time.monotonic(), 0))
+
+
+def send_one_by_one(
+    engine: PacedFirstK,
+    images: np.ndarray,
+    deadline: float,
+    without: Collection[int] = (),
+    ended: Callable[[int], None] = lambda number: None,
+) -> tuple[np.ndarray, dict[int, Inference]]:
+    """Sends requests of one image each, each when all workers are idle again: so they
+    are independent, as the simulated ones are.
+
+    Args:
+      engine: whose workers meet faults or not.
+      images: `[R, H, W, C]`.
+      deadline: seconds, after which a request is lost.
+      without: workers that are not used.
+      ended: called with the number of each request when it is over.
+
+    Returns:
+      float64 `[R]` seconds, infinite for lost requests, rounded to microseconds; and
+      inferences by number, of those that were not lost.
+
+    Raises:
+      RuntimeError: a worker does not become idle within the deadline.
+    """
+    engine.warm_up(images[:1])
+    seconds, inferences = np.full(len(images), np.inf), dict[int, Inference]()
+    for i in range(len(images)):
+        _wait_until_idle(engine.pool, deadline)
+        begun, own = time.monotonic(), images[i : i + 1]
+        with contextlib.suppress(NotEnoughResults):
+            inferences[i] = engine.infer(i, own, begun + deadline, without)
+            seconds[i] = time.monotonic() - begun
+        ended(i)
+    return seconds.round(6), inferences
+
+
+def _wait_until_idle(pool: Pool, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not pool.idle:
+        if time.monotonic() > end:
+            raise RuntimeError(f"a worker has not become idle within {seconds:g} s")
+        time.sleep(IDLE)

@@ -1,18 +1,73 @@
-"""The rivals of a code on the same workers: no code, copies, a code per convolution."""
+"""Strategies on the same workers: a code, and its rivals.
+
+These are no code, copies, and a code of every convolution.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 
 from coded_jax.checks import require
 from coded_jax.codes import ImageSplit, quorum
-from coded_jax.inference import costs
-from coded_jax.inference.pipeline import Pipeline
+from coded_jax.inference.costs import Cost, cost_of
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
+from coded_jax.service.pool import Pool
+from coded_jax.service.studies.pace import PacedFirstK
+
+
+class ServedStrategy(NamedTuple):
+    """A strategy as workers are used for it.
+
+    Attributes:
+      model: with its split and its code.
+      hedge_after: seconds, see `ServeConfig`.
+      client: seconds that the client is to take for the whole `F_Conv`, by which it is
+        slowed as the workers are; 0 for one that is as fast as this machine.
+    """
+
+    model: CodedModel
+    hedge_after: float | None = None
+    client: float = 0.0
+
+    @property
+    def cost(self) -> Cost:
+        """Returns the cost of an inference of one image."""
+        return _cost(self.model)
+
+    @property
+    def hedges(self) -> tuple[float, ...]:
+        """Returns `hedge_after` for each round; nothing without."""
+        late = self.hedge_after
+        return () if late is None else (late,) * len(self.model.pipeline.stages)
+
+    @property
+    def sent_beside(self) -> int:
+        """Returns the number of pieces that are sent beside the k."""
+        pipeline = self.model.pipeline
+        rule = pipeline.stages[0].code.quorum
+        return len(quorum.sent(rule, pipeline.k, pipeline.n)) - pipeline.k
+
+    def engine(self, pool: Pool) -> PacedFirstK:
+        """Returns the engine that uses a pool so."""
+        return PacedFirstK(self.model, pool, self.cost, self.client, self.hedges)
+
+    def plan(self) -> dict[str, Any]:
+        """Returns its `pieces`, the grid and what is sent beside them as `4x1 + 2`; the
+        `work` of a worker, as a fraction of the whole; and `hedge_after`."""
+        pipeline, beside = self.model.pipeline, self.sent_beside
+        grids = {stage.plan.grid for stage in pipeline.stages}
+        grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
+        return {
+            "pieces": f"{grid} + {beside}" if beside else grid,
+            "work": self.cost.device_flops / self.cost.whole_flops,
+            "hedge_after": self.hedge_after,
+        }
 
 
 def uncoded(model: CodedModel) -> CodedModel:
@@ -24,12 +79,8 @@ def uncoded(model: CodedModel) -> CodedModel:
     Raises:
       ValueError: it cannot be split.
     """
-    n = model.pipeline.n
-    rivals = (_least_work(model, k, 1, "uncoded") for k in range(n, 1, -1))
-    found = next(filter(None, rivals), None)
-    if found is None:
-        raise ValueError(f"k: no split into 2..{n} pieces found, one accepted")
-    return found
+    sizes = [(k, 1) for k in range(model.pipeline.n, 1, -1)]
+    return _least_work(model, sizes, code="uncoded")
 
 
 def replicated(model: CodedModel) -> CodedModel:
@@ -38,10 +89,8 @@ def replicated(model: CodedModel) -> CodedModel:
     So, like the code, it survives any r losses, but exactly.
     """
     n, r = model.pipeline.n, model.pipeline.r
-    rivals = (
-        _least_work(model, k, n - k, "replication") for k in range(n // (r + 1), 0, -1)
-    )
-    return next(filter(None, rivals))  # the whole image is a piece, too
+    sizes = [(k, n - k) for k in range(n // (r + 1), 0, -1)]
+    return _least_work(model, sizes, code="replication")
 
 
 def per_convolution(
@@ -53,72 +102,43 @@ def per_convolution(
     Raises:
       ValueError: a stage cannot be split into that many pieces.
     """
-    pipeline = model.pipeline
-    rival = _least_work(model, pipeline.k, pipeline.r, "mds", stages)
-    if rival is None:
-        raise ValueError(f"mds_stages: {stages} given, k={pipeline.k} is too many")
-    return rival
-
-
-def service_seconds(model: CodedModel, whole: float) -> tuple[float, ...]:
-    """Returns the seconds of a piece of each coded stage, on a machine that takes
-    `whole` seconds for the whole `F_Conv`: its part of them, by operations."""
-    cost = costs.cost_of(model.pipeline, model.frozen, model.image_shape)
-    parts = (trip.device_flops / cost.whole_flops for trip in cost.rounds)
-    return tuple(whole * part for part in parts)
-
-
-def work_of(model: CodedModel) -> float:
-    """Returns the operations of a worker, as a fraction of those of the whole."""
-    cost = costs.cost_of(model.pipeline, model.frozen, model.image_shape)
-    return cost.device_flops / cost.whole_flops
-
-
-def pieces_text(pipeline: Pipeline) -> str:
-    """Returns the grid of pieces, and the pieces sent beside them: `4x1 + 2`."""
-    grids = {stage.plan.grid for stage in pipeline.stages}
-    grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
-    rule = pipeline.stages[0].code.quorum
-    beside = len(quorum.sent(rule, pipeline.k, pipeline.n)) - pipeline.k
-    return f"{grid} + {beside}" if beside else grid
+    sizes = [(model.pipeline.k, model.pipeline.r)]
+    return _least_work(model, sizes, code="mds", stages=stages)
 
 
 def _least_work(
-    model: CodedModel,
-    k: int,
-    r: int,
-    code: str,
-    stages: tuple[tuple[int, int], ...] | None = None,
-) -> CodedModel | None:
-    """Returns the model with another code and the grid of least work, or None."""
+    model: CodedModel, sizes: Iterable[tuple[int, int]], **settings: Any
+) -> CodedModel:
+    """Returns the model with another code: of the first k and r by which the network
+    can be split, that with the grid of least work."""
     results, config = model.results, Config.from_json(model.results["config"])
     require("split", config.split, isinstance(config.splitting, ImageSplit), "'image'")
-    rivals = []
-    for rows in (rows for rows in range(1, k + 1) if k % rows == 0):
-        settings = dataclasses.replace(
-            config,
-            k=k,
-            r=r,
-            grid=(rows, k // rows),
-            stage_grids=None,
-            code=code,
-            stages=stages or config.stages,
-            l=None,
-            tried=None,
-            baselines=(),
-            pattern_weights=(),
-        )
-        try:
-            pipeline = build_pipeline(
-                settings,
-                model.pipeline.examples,
-                results["classes"],
-                base=model.pipeline.base,
-            )
-        except ValueError:  # the features have not so many rows or columns
-            continue
-        rivals.append(model._replace(pipeline=pipeline))
-    if not rivals:
-        return None
-    best = min(rivals, key=work_of)
-    return best._replace(params=best.pipeline.init(jax.random.key(0)))
+    own = {"stage_grids": None, "l": None, "tried": None}
+    own |= {"baselines": (), "pattern_weights": (), **settings}
+    for k, r in sizes:
+        rivals = []
+        for rows in (rows for rows in range(1, k + 1) if k % rows == 0):
+            try:
+                pipeline = build_pipeline(
+                    dataclasses.replace(
+                        config, k=k, r=r, grid=(rows, k // rows), **own
+                    ),
+                    model.pipeline.examples,
+                    results["classes"],
+                    base=model.pipeline.base,
+                )
+            except ValueError:  # the features have not so many rows or columns
+                continue
+            params = pipeline.init(jax.random.key(0))
+            rivals.append(model._replace(pipeline=pipeline, params=params))
+        if rivals:
+            return min(rivals, key=lambda rival: _cost(rival).device_flops)
+    raise ValueError(
+        f"k: {[k for k, _ in sizes]} given with {settings}, a split of the network "
+        "accepted"
+    )
+
+
+def _cost(model: CodedModel) -> Cost:
+    """Returns the cost of an inference of one image."""
+    return cost_of(model.pipeline, model.frozen, model.image_shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coded_jax.service.studies import fault_injection
-from coded_jax.service.studies.fault_injection import FaultInjector, Target, disturb
+from coded_jax.service.studies.fault_injection import disturb, disturbed
 
 
 class Service:
@@ -21,9 +21,6 @@ class Service:
 
     def reload(self):
         self.reloads += 1
-
-    def target(self):
-        return Target(self.summary, 7, self.reload)
 
 
 def summary(*up, places=(0, 1, None), restarts=0, obstacle=None):
@@ -51,7 +48,8 @@ def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
         summary(1, 1, 0, places=(0, 1, None)),
         summary(2, 2, 2),
     )
-    done = disturb(service.target(), "kill worker", np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    done = disturb(service, service.reload, "kill worker", rng)
     ((process, number),) = sent
     assert process in (100, 101, 102) and number == signal.SIGKILL
     assert done.kind == "kill worker"
@@ -60,9 +58,8 @@ def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
 
 def test_an_enemy_goes_on_until_it_is_closed(sent):
     service = Service(summary(1, 1, 1))
-    injector = FaultInjector(service.target(), ("reload",), 0.001)
-    while service.reloads < 3:
-        pass
-    injector.close()
-    assert len(injector.done) == service.reloads
-    assert {done.kind for done in injector.done} == {"reload"}
+    with disturbed(service, service.reload, "reload", 0.001) as done:
+        while service.reloads < 3:
+            pass
+    assert len(done) == service.reloads
+    assert {own.kind for own in done} == {"reload"}

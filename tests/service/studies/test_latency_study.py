@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +12,13 @@ from coded_jax import data
 from coded_jax.latency.stragglers import Constant
 from coded_jax.report import table
 from coded_jax.service import Faults, ServeConfig
+from coded_jax.service.engine import Inference
 from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
 from coded_jax.service.studies import latency_study, rivals
-from coded_jax.service.studies.latency_study import Measurement, ServedStrategy
+from coded_jax.service.studies.latency_study import Measurement
+from coded_jax.service.studies.rivals import ServedStrategy
+from coded_jax.types import Split
 from tests.scripts import run_script
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -52,10 +54,10 @@ def test_rivals_are_exact(model, split):
 
 
 def test_recovery_of_a_killed_worker(model, pool, split):
-    coded = ServedStrategy(model)
-    recovery = latency_study.measure_recovery(coded, pool, split.images, 1, 300)
-    assert recovery.requests >= 1 and recovery.lost == 0
-    assert len(recovery.seconds) == 1 and recovery.seconds[0] < 300
+    coded = ServedStrategy(model).engine(pool)
+    recovery = latency_study.measure_recovery(coded, split.images, 1, 300)
+    assert recovery["requests"] >= 1 and recovery["lost"] == 0
+    assert len(recovery["seconds"]) == 1 and recovery["seconds"][0] < 300
     assert pool.status()[0]["restarts"] == 1
 
 
@@ -64,34 +66,32 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     faults = Faults(delays=(Constant(0.2),), stragglers=1)
     met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
     plain = ServedStrategy(rivals.uncoded(model))
-    calm = latency_study.measure_latencies(plain, pool, split, 12)
+    engine = plain.engine(pool)
+    calm = latency_study.measure_latencies(engine, split, 12)
     assert calm.agreement == 1.0 and calm.decoded == 0.0
     assert calm.accuracy == calm.direct
-    measured = latency_study.measure_latencies(plain, pool, split, 12, faults=faults)
+    measured = latency_study.measure_latencies(engine, split, 12, faults)
     # By a calm request that took no time, so that the delays alone are left.
-    at_once = calm._replace(seconds=np.zeros(12), phases=dict.fromkeys(calm.phases, 0))
+    at_once = calm._replace(seconds=[0.0] * 12, phases=dict.fromkeys(calm.phases, 0))
     simulated = latency_study.simulate_latencies(plain, at_once, faults, 3, 12)
     late = np.array([any(delays[:2]) for delays in met])
     assert 0 < late.sum() < 12
     np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
-    assert (measured.seconds >= simulated).all()
+    assert (np.array(measured.seconds) >= simulated).all()
 
     coded = ServedStrategy(model)
-    quick = latency_study.measure_latencies(coded, pool, split, 12, faults=faults)
+    quick = latency_study.measure_latencies(coded.engine(pool), split, 12, faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
-    assert (latency_study.simulate_latencies(coded, at_once, faults, 3, 12) == 0).all()
+    assert not any(latency_study.simulate_latencies(coded, at_once, faults, 3, 12))
 
 
-def response(label, total, decode, decoded):
-    """To a request whose first data piece was decoded, or not."""
-    seconds = {"queue": 0.001, "encode": 0.002, "wait": 0.003, "decode": decode}
-    return SimpleNamespace(
-        classes=np.array([label]),
-        arrived=((1, 2) if decoded else (0, 1),),
-        decoded=((0,) if decoded else (),),
-        seconds={**seconds, "total": total},
-    )
+def inference(label, decode, decoded):
+    """Of a request whose first data piece was decoded, or not."""
+    logits = np.eye(10, dtype=np.float32)[[label]]
+    available = np.array([[not decoded], [True], [decoded]])[None]
+    seconds = {"encode": 0.002, "wait": 0.003, "decode": decode}
+    return Inference(logits, available, ((),), False, seconds)
 
 
 def test_a_measurement_is_arithmetic(model, split):
@@ -100,24 +100,26 @@ def test_a_measurement_is_arithmetic(model, split):
     classes = np.asarray(model.classify(images))
     coded = np.asarray(model.classify(images, lost=[0]))
     labels = np.array([classes[0], classes[1], coded[2], 0])
-    responses = {
-        0: response(classes[0], 0.1, 0.010, False),
-        2: response(coded[2], 0.3, 0.030, True),
-        1: response(classes[1] + 1, 0.2, 0.020, False),
+    inferences = {
+        0: inference(classes[0], 0.010, False),
+        2: inference(coded[2], 0.030, True),
+        1: inference((classes[1] + 1) % 10, 0.020, False),
     }
-    measured = latency_study.summarise(model, images, labels, responses)
-    np.testing.assert_array_equal(measured.seconds, [0.1, 0.2, 0.3, np.inf])
+    seconds = np.array([0.1, 0.2, 0.3, np.inf])
+    of_four = Split(images, labels)
+    measured = latency_study.summarise(model, of_four, seconds, inferences)
+    assert measured.seconds == [0.1, 0.2, 0.3, np.inf]
     assert measured.accuracy == 2 / 4 and measured.direct == 3 / 4
     assert measured.agreement == pytest.approx(2 / 3)
     assert measured.decoded == pytest.approx(1 / 3)
-    expected = dict(queue=0.001, encode=0.002, wait=0.003, decode=0.015, decoding=0.015)
+    expected = dict(encode=0.002, decode=0.015, decoding=0.015)
     assert measured.phases == pytest.approx(expected)
 
 
 def test_replay_is_arithmetic(model):
     """A calm request of 10 ms: 1 to encode, 2 for all else by itself, 7 for workers."""
-    phases = dict(queue=0.001, encode=0.001, wait=0.007, decode=0.001, decoding=0.002)
-    calm = Measurement(np.full(5, 0.010), phases, 1.0, 1.0, 1.0, 0.0)
+    phases = dict(encode=0.001, decode=0.002, decoding=0.002)
+    calm = Measurement([0.010] * 5, phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
     # Piece 0 is late: where it is coded the other two are enough, and are decoded.
     uncoded, copied = rivals.uncoded(model), rivals.replicated(model)

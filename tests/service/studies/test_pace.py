@@ -30,7 +30,11 @@ def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
     work = {"it": Workload(ANY_K, k, r, record)}
     simulated = simulate(KEY, n, REQUESTS, MACHINE, work)["it"].seconds
     by_hand = [
-        sorted(map(seconds_of, pace.of_request(i, n)))[k - 1] for i in range(REQUESTS)
+        sorted(
+            seconds_of(pace.of_call(Call(None, None, i), worker, n))
+            for worker in range(n)
+        )[k - 1]
+        for i in range(REQUESTS)
     ]
     np.testing.assert_allclose(simulated, by_hand, rtol=1e-5)
     assert 0 < np.isinf(by_hand).sum() < REQUESTS
