@@ -44,14 +44,16 @@ def is_integer(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
-def require_form(name: str, array: object, holds: bool, accepted: str) -> None:
+def require_form(name: str, array: Any, holds: bool, accepted: str) -> None:
     """Checks an array, of which an error tells the dtype and shape, not the numbers.
 
     Raises:
       ValueError: `holds` is False.
     """
     if not holds:
-        raise ValueError(f"{name}: {array_form(array)} given, {accepted} accepted")
+        dtype = getattr(array, "dtype", type(array).__name__)
+        given = f"{dtype} {shape_text(np.shape(array))}"
+        raise ValueError(f"{name}: {given} given, {accepted} accepted")
 
 
 def require_shape(name: str, array: object, *accepted: int | str) -> None:
@@ -71,12 +73,6 @@ def require_shape(name: str, array: object, *accepted: int | str) -> None:
         for own, size in zip(shape, accepted, strict=True)
     )
     require_form(name, array, fits, f"an array {shape_text(accepted)}")
-
-
-def array_form(array: Any) -> str:
-    """Returns dtype and shape as `uint8 [2, 28, 28, 1]`; the type of what has none."""
-    dtype = getattr(array, "dtype", type(array).__name__)
-    return f"{dtype} {shape_text(np.shape(array))}"
 
 
 def shape_text(sizes: Iterable[object]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import time
@@ -25,6 +24,7 @@ from coded_jax.runs.evaluate import measure_codes
 from coded_jax.runs.phases import (
     BASE,
     CODE,
+    Training,
     Watch,
     regime_of,
     train_code,
@@ -132,26 +132,19 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         label_smoothing=config.label_smoothing,
         start=experiment.start,
     )
-    train = functools.partial(
-        Watch.fit,
-        phase=BASE,
-        keys=jax.random.fold_in(jax.random.key(config.seed), 0),
-        task=task,
-        frozen={},
-        arrays=tasks.device_arrays(pipeline.mesh, dataset.train),
-        regime=regime,
-        mesh=pipeline.mesh,
-    )
+    arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
+    training = Training(task, {}, arrays, regime, pipeline.mesh)
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
     folder, base_folder = experiment.folder, experiment.base_folder
     if folder and base_folder and base_folder != folder:
         if kept_base.is_kept(base_folder):
             kept_base.take(base_folder, folder, regime, examples)
         else:
-            train(watch._replace(folder=base_folder))
+            watch._replace(folder=base_folder).fit(BASE, key, training)
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
-    return train(watch)
+    return watch.fit(BASE, key, training)
 
 
 @contextlib.contextmanager

@@ -62,12 +62,11 @@ def load(
     folder = absolute(path)
     results = workdir.read_results(folder)
     fields = dict(results["config"])
-    if codes.is_code(fields["code"]):
-        require("code", code, code is None, f"none for a run of {fields['code']}")
-    else:
-        accepted = f"the function {fields['code']!r} of the run"
-        require("code", code, callable(code), accepted)
+    if not codes.is_code(name := fields["code"]):
+        require("code", code, callable(code), f"the function {name!r} of the run")
         fields["code"] = code
+    else:
+        require("code", code, code is None, f"none for a run of {name}")
     fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
     config = Config.from_json(fields)
     shape, classes = tuple(results["image_shape"]), results["classes"]

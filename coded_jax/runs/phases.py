@@ -115,6 +115,24 @@ def code_regime(config: TrainConfig, recipe: str) -> Regime:
     )
 
 
+class Training(NamedTuple):
+    """A training of one phase.
+
+    Attributes:
+      task, frozen, arrays: see `training.loop.fit`.
+      regime: of the phase.
+      mesh: of the pipeline.
+      picture: see `PhaseLog`.
+    """
+
+    task: Task
+    frozen: PyTree
+    arrays: dict[str, Any]
+    regime: Regime
+    mesh: Mesh | None
+    picture: Callable[[PyTree], np.ndarray] | None = None
+
+
 class Watch(NamedTuple):
     """Keeps, shows and stops trainings.
 
@@ -128,27 +146,15 @@ class Watch(NamedTuple):
     table: LiveTable
     stop: Callable[[], bool]
 
-    def fit(
-        self,
-        phase: str,
-        keys: jax.Array,
-        task: Task,
-        frozen: PyTree,
-        arrays: dict[str, Any],
-        *,
-        regime: Regime,
-        mesh: Mesh | None,
-        picture: Callable[[PyTree], np.ndarray] | None = None,
-    ) -> Fitted:
+    def fit(self, phase: str, keys: jax.Array, training: Training) -> Fitted:
         """Trains one phase, from its last checkpoint on; the lead process logs it.
 
         Args:
           phase: its name, see `workdir.phase_of`.
-          keys, task, frozen, arrays: see `training.loop.fit`.
-          regime: of the phase.
-          mesh: of the pipeline.
-          picture: see `PhaseLog`.
+          keys: one, or one for each of several seeds.
+          training: what is trained, and how.
         """
+        task, frozen, arrays, regime, mesh, picture = training
         examples = len(arrays["labels"])
         extent = FitConfig(
             regime.epochs,
@@ -248,15 +254,8 @@ def train_code(
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
     first = jax.random.fold_in(key, number)
     others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
-    train = functools.partial(
-        watch.fit,
-        task=task,
-        frozen=frozen,
-        arrays=arrays,
-        regime=regime,
-        mesh=pipeline.mesh,
-        picture=picture,
-    )
+    training = Training(task, frozen, arrays, regime, pipeline.mesh, picture=picture)
+    train = functools.partial(watch.fit, training=training)
     return fit_seeds(train, task, jnp.stack([first, *others]), watch.folder, name)
 
 

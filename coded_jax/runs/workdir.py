@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -223,10 +222,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     Raises:
       ValueError: the folder holds no finished run.
     """
-    results: Any = None
-    # Else told below.
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+    try:
         results = json.loads((folder / RESULTS).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        results = {}
     finished = isinstance(results, dict) and "config" in results
     accepted = f"a folder with the {RESULTS} of a finished run"
     require("workdir", os.fspath(folder), finished, accepted)
