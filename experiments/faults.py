@@ -9,6 +9,7 @@ killed or frozen. Prints a table, and writes `faults.json`.
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -23,7 +24,7 @@ from coded_jax.report import table
 from coded_jax.runs.load import load
 from coded_jax.service import Faults, serve
 from coded_jax.service.studies.clients import closed_loop, latencies, wrong_answers
-from coded_jax.service.studies.fault_injection import MACHINERY, disturbed
+from coded_jax.service.studies.fault_injection import MACHINERY, Target, disturbed
 
 REQUESTS = flags.DEFINE_integer("requests", 8000, "of each row, at least")
 CALM = flags.DEFINE_integer("calm", 2000, "requests before, undisturbed")
@@ -77,8 +78,9 @@ def measured(row: Row, images: Any) -> dict[str, Any]:
         send = lambda go_on: closed_loop(ask, images, CLIENTS.value, go_on)
         calm = send(lambda number: number < CALM.value)
         reload = lambda: service.reload(load(WORKDIR.value, 1))
-        with disturbed(service, reload, row.kind, row.every) as done:
-            least = LEAST if row.kind else 0
+        target = Target(service.summary, os.getpid(), reload)
+        kinds, least = ((row.kind,), LEAST) if row.kind else ((), 0)
+        with disturbed(target, kinds, row.every) as done:
             exchanges = send(lambda i: i < REQUESTS.value or len(done) < least)
         return {
             "name": row.name,

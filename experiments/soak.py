@@ -29,7 +29,7 @@ from tables import service as tables
 from coded_jax.cli.command_line import command, run
 from coded_jax.runs.load import load
 from coded_jax.service.studies.clients import closed_loop, wrong_answers
-from coded_jax.service.studies.fault_injection import MACHINERY, FaultInjector, Target
+from coded_jax.service.studies.fault_injection import MACHINERY, Target, disturbed
 from coded_jax.service.web.client import Client
 
 MINUTES = flags.DEFINE_float("minutes", 10.0, "how long", lower_bound=0.01)
@@ -138,9 +138,8 @@ def soak(url: str, process: int, images: Any) -> dict[str, Any]:
         time.sleep(CALM)
         start = held(process)
         target = Target(client.summary, process, lambda: client.reload(END * 5))
-        injector = FaultInjector(target, KINDS, EVERY.value)
-        counts = send(60 * MINUTES.value)
-        injector.close()
+        with disturbed(target, KINDS, EVERY.value) as done:
+            counts = send(60 * MINUTES.value)
         while not all(worker["up"] for worker in client.summary()["workers"]):
             time.sleep(0.1)
         time.sleep(CALM)
@@ -150,7 +149,7 @@ def soak(url: str, process: int, images: Any) -> dict[str, Any]:
             "errors": dict(counts.errors.most_common(5)),
             "start": start,
             "end": held(process),
-            "done": [some._asdict() for some in injector.done],
+            "done": [some._asdict() for some in done],
             "summary": client.summary(),
         }
 

@@ -29,14 +29,18 @@ END = 10.0  # seconds in which processes that are killed have to end
 
 
 class Machinery:
-    """The processes of the one cluster that this process has started.
+    """The processes of the one cluster that a process has started.
 
-    Those that it has started itself name a session whose folder has its number; the
-    raylet has started the others.
+    Args:
+      owner: number of the process; this one if None.
+
+    Those that the process has started itself name a session whose folder has its
+    number; the raylet has started the others.
     """
 
-    def __init__(self) -> None:
-        self._session = re.compile(rf"session_[\d_-]+_{os.getpid()}\b")
+    def __init__(self, owner: int | None = None) -> None:
+        self._owner = owner or os.getpid()
+        self._session = re.compile(rf"session_[\d_-]+_{self._owner}\b")
         self._parts: dict[psutil.Process, tuple[str, str]] = {}
         self._stopped = collections.Counter[psutil.Process]()  # looks in a row
 
@@ -75,10 +79,10 @@ class Machinery:
 
     def _learn(self) -> list[psutil.Process]:
         """Takes note of parts that were started since the last look, and returns the
-        processes of the cluster that this one has started itself."""
+        processes of the cluster that the owner has started itself."""
         roots = []
         for process in psutil.process_iter(["ppid"]):
-            own = process.info["ppid"] == os.getpid()
+            own = process.info["ppid"] == self._owner
             if not own and process.info["ppid"] not in self._raylets():
                 continue
             with contextlib.suppress(psutil.Error):  # it may end at any time

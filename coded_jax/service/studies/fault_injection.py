@@ -11,14 +11,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coded_jax.checks import first_line
-from coded_jax.service.service import Service
 
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}
 MACHINERY = ("raylet", "agent", "gcs")
@@ -50,14 +49,25 @@ class Disturbed(NamedTuple):
     error: str = ""
 
 
-def disturb(
-    service: Service, reload: Callable[[], None], kind: str, rng: np.random.Generator
-) -> Disturbed:
+class Target(NamedTuple):
+    """A service to be disturbed.
+
+    Attributes:
+      summary: of `Service.summary`, also asked over HTTP.
+      process: number of the process of the front end.
+      reload: loads its model anew.
+    """
+
+    summary: Callable[[], dict[str, Any]]
+    process: int
+    reload: Callable[[], None]
+
+
+def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
     """Does a disturbance, and waits until the service has recovered from it.
 
     Args:
-      service: of this process, with workers that are processes of this machine.
-      reload: loads its model anew.
+      target: with workers that are processes of this machine.
       kind: `reload`, or `kill` or `freeze`, then `worker` or one of `MACHINERY`.
       rng: chooses the worker.
 
@@ -66,10 +76,10 @@ def disturb(
     """
     if kind == "reload":
         begun = time.monotonic()
-        reload()
+        target.reload()
         return Disturbed(kind, begun, None, 0.0, time.monotonic() - begun)
     what, whom = kind.split()
-    before = service.summary()
+    before = target.summary()
     if whom == "worker":
         up = [worker for worker in before["workers"] if worker["up"]]
         if not up:
@@ -88,7 +98,7 @@ def disturb(
     else:
         from coded_jax.service.machinery import Machinery  # psutil comes with Ray
 
-        processes = Machinery().processes(whom)
+        processes = Machinery(target.process).processes(whom)
         if not processes:
             raise RuntimeError(f"no process of the cluster's {whom} is there")
         restarts = before["cluster_restarts"]
@@ -103,16 +113,16 @@ def disturb(
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, SIGNALS[what])
     noticed, answering, recovered = (
-        _seconds_until(holds, service, begun) for holds in conditions
+        _seconds_until(holds, target, begun) for holds in conditions
     )
     return Disturbed(kind, begun, noticed, answering, recovered)
 
 
 def _seconds_until(
-    holds: Callable[[dict], bool], service: Service, begun: float
+    holds: Callable[[dict], bool], target: Target, begun: float
 ) -> float | None:
     """Returns the seconds until it holds; None if it does not for long."""
-    while not holds(service.summary()):
+    while not holds(target.summary()):
         passed = time.monotonic() - begun
         if passed > PATIENCE:
             return None
@@ -122,38 +132,35 @@ def _seconds_until(
 
 @contextlib.contextmanager
 def disturbed(
-    service: Service,
-    reload: Callable[[], None],
-    kind: str,
-    every: float,
-    seed: int = 0,
+    target: Target, kinds: Sequence[str], every: float, seed: int = 0
 ) -> Iterator[list[Disturbed]]:
     """Disturbs a service again and again, in threads, until the context ends and the
     service has recovered from what was done last.
 
     Args:
-      service, reload: see `disturb`.
-      kind: see `disturb`; none if empty.
+      target: to be disturbed.
+      kinds: one of them is drawn each time, see `disturb`; none if empty.
       every: seconds from one disturbance to the next.
-      seed: of the choice of workers.
+      seed: of the choices.
 
     Yields:
       What it did so far; it grows.
     """
     done, over, rng = list[Disturbed](), threading.Event(), np.random.default_rng(seed)
 
-    def once(own: np.random.Generator) -> None:
+    def once(kind: str, own: np.random.Generator) -> None:
         begun = time.monotonic()
         try:
-            done.append(disturb(service, reload, kind, own))
+            done.append(disturb(target, kind, own))
         except (RuntimeError, ValueError, OSError) as error:
             reason = first_line(error)
             done.append(Disturbed(kind, begun, None, None, None, error=reason))
 
     def run() -> None:
         with ThreadPoolExecutor(MOST) as threads:
-            while kind and not over.wait(every):
-                own = threads.submit(once, rng.spawn(1)[0])
+            while kinds and not over.wait(every):
+                kind = kinds[int(rng.integers(len(kinds)))]
+                own = threads.submit(once, kind, rng.spawn(1)[0])
                 if not kind.endswith("worker"):
                     own.result()  # workers may be disturbed before others are back
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coded_jax.service.studies import fault_injection
-from coded_jax.service.studies.fault_injection import disturb, disturbed
+from coded_jax.service.studies.fault_injection import Target, disturb, disturbed
 
 
 class Service:
@@ -49,7 +49,7 @@ def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
         summary(2, 2, 2),
     )
     rng = np.random.default_rng(0)
-    done = disturb(service, service.reload, "kill worker", rng)
+    done = disturb(Target(service.summary, 1, service.reload), "kill worker", rng)
     ((process, number),) = sent
     assert process in (100, 101, 102) and number == signal.SIGKILL
     assert done.kind == "kill worker"
@@ -58,7 +58,8 @@ def test_a_worker_is_killed_until_a_spare_has_its_place_and_it_is_back(sent):
 
 def test_an_enemy_goes_on_until_it_is_closed(sent):
     service = Service(summary(1, 1, 1))
-    with disturbed(service, service.reload, "reload", 0.001) as done:
+    target = Target(service.summary, 1, service.reload)
+    with disturbed(target, ["reload"], 0.001) as done:
         while service.reloads < 3:
             pass
     assert len(done) == service.reloads
