@@ -17,7 +17,7 @@ from coded_jax.report.formatting import (
     stages_text,
     with_deviation,
 )
-from coded_jax.report.table import Columns
+from coded_jax.report.table import Columns, Table
 from coded_jax.runs.reading import (
     base_accuracy,
     code_name,
@@ -85,6 +85,13 @@ def sizes_of(run: Content) -> tuple[int, int]:
     return run["split"]["k"], run["split"]["r"]
 
 
+def largest_of(runs: Sequence[Content]) -> Content:
+    """Returns a run with the largest images, one that codes pieces of these if there is
+    one."""
+    of_pieces = lambda run: run["config"]["split"] == "image"
+    return max(runs, key=lambda run: (math.prod(run["image_shape"]), of_pieces(run)))
+
+
 def entries(runs: Sequence[Content]) -> list[Entry]:
     """Returns all ways to survive losses on one network with one k and r, by the price
     of the code.
@@ -93,15 +100,14 @@ def entries(runs: Sequence[Content]) -> list[Entry]:
     loses nothing: the whole image on r + 1 devices, copies of pieces, missing pieces
     sent once more, and exact codes of the convolutions in the same blocks.
     """
-    of_pieces = lambda run: run["config"]["split"] == "image"
+    largest = largest_of(runs)
     by_size: dict[tuple, list[Content]] = {}
     for run in runs:
         by_size.setdefault(tuple(run["image_shape"]), []).append(run)
-    own = by_size.pop(max(by_size, key=math.prod))
-    largest = max(own, key=of_pieces)
+    own = by_size.pop(tuple(largest["image_shape"]))
     codes = [of_run(run, name) for run in own for name in ("code", *run["baselines"])]
     codes += [of_smaller(trials, largest) for trials in by_size.values()]
-    cuts = {blocks(run): run for run in filter(of_pieces, own)}
+    cuts = {blocks(run): run for run in own if run["config"]["split"] == "image"}
     devices = largest["split"]["r"] + 1
     whole = read_cost(largest, "code").on_every_device(devices)
     lossless = [Entry(largest, WHOLE.format(devices), "nothing", whole)]
@@ -294,6 +300,25 @@ def columns(found: Sequence[Entry]) -> Columns:
         for header in (*sorted(headers - {SAME_CLASS}, key=order), SAME_CLASS)
     }
     return {**PRICE, **cells}
+
+
+def tables(runs: Sequence[Content]) -> list[tuple[str, Table]]:
+    """Returns title and table of each network and size of code."""
+    made = []
+    for group in grouped(runs):
+        found = entries(group)
+        made.append((title_of(group), table.make(columns(found), found)))
+    return made
+
+
+def title_of(group: Sequence[Content]) -> str:
+    """Returns network, data, base, k and r of a group of runs."""
+    run = largest_of(group)
+    k, r = sizes_of(run)
+    return (
+        f"{network_of(run)} on {stored.data_of(run)}, {evaluated_part(run)} images, "
+        f"base {percent(base_accuracy(run))} %, k={k}, r={r}"
+    )
 
 
 def section() -> Section:

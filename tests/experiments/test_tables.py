@@ -47,13 +47,8 @@ def test_points_lost_and_work_on_deep_networks(results):
     trip |= {"bytes_in": 1000, "bytes_out": 500}
     results["split"]["stages"][0]["share_shape"] = [4, 2, 16]
     results[deep.EXACT] = json.loads(json.dumps(results["costs"]["code"]))
-    found = deep.entries([results])
-    made = table.make(deep.columns(found), found)
-    network = {x: text(found[0]) for x, text in deep.NETWORK.items()}
-    assert network == {
-        **{"network": "lenet5 x 1", "data": "mnist_5k", "part": "test"},
-        **{"base, %": "90.00", "k": "2", "r": "1"},
-    }
+    ((title, made),) = deep.tables([results])
+    assert title == "lenet5 x 1 on mnist_5k, test images, base 90.00 %, k=2, r=1"
     ours = {"1 lost, mean": "1.00 ± 0.10", "1 lost, worst": "2.00"}
     ours |= {"1 lost, decoded": "1.50", "same class, %": "98.0"}
     ours |= {"1 lost, later, mean": "40.00", "code's work, %": "5.00", "kB": "1.5"}
@@ -139,20 +134,29 @@ def test_a_row_of_the_frontier(results):
 
 
 @pytest.mark.long
-def test_the_frontier_is_printed_and_drawn(finished, tmp_path):
-    done = run_script("frontier", finished, f"--output={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "no_parity" in done.stdout
+def test_scripts_print_tables_and_draw(finished, tmp_path):
+    for script, options in {
+        "frontier": [f"--output={tmp_path}"],
+        "drops": [],
+    }.items():
+        done = run_script(script, finished, *options)
+        assert done.returncode == 0, done.stderr
+        assert "no_parity" in done.stdout
     for name in ("frontier.json", "frontier.png"):
         assert (tmp_path / name).stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
-    "arguments, name",
-    [([], "runs"), (["nowhere"], "runs"), (["--failure=2", "nowhere"], "failure")],
+    "script, arguments, name",
+    [
+        ("frontier", [], "runs"),
+        ("frontier", ["nowhere"], "runs"),
+        ("frontier", ["--failure=2", "nowhere"], "failure"),
+        ("drops", [], "runs"),
+    ],
 )
-def test_the_frontier_refuses_in_one_line(arguments, name):
-    done = run_script("frontier", *arguments)
+def test_scripts_refuse_in_one_line(script, arguments, name):
+    done = run_script(script, *arguments)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {name}: ")
     assert done.stderr.count("\n") == 1
 
