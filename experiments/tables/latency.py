@@ -91,12 +91,12 @@ def gap_ratio(plain: list[float], coded: list[float]) -> tuple[float, float, flo
 def conclusions(content: Content) -> list[str]:
     """Returns the conclusions of a study, of `latency.json`, in a line each."""
     parts, clients = content["parts"], content["settings"]["clients"]
-    lines = [line for client in clients for line in of_client(content, client)]
     agreement = min(part["agreement"] for part in parts.values() if "agreement" in part)
-    lines.append(
+    lines = [
+        *(line for client in clients for line in of_client(content, client)),
         f"{percent(agreement)} % of all answers are those of a direct computation "
-        "from the same results."
-    )
+        "from the same results.",
+    ]
     if killed := parts.get("killed"):
         restarts = ", ".join(f"{x:.1f}" for x in killed["seconds"])
         lines.append(
@@ -168,4 +168,4 @@ def section() -> Section:
     )
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {"latency": section}
+SECTIONS = {"latency": section}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from coded_jax.aot.chips import CHIPS, Chip
@@ -43,14 +43,13 @@ class Program(NamedTuple):
         return bound(self.outcome.figures, self.chip, self.outcome.dtype)
 
 
-def programs_of(content: Content) -> list[Program]:
-    """Returns the programs of a stored result."""
-    return [Program(content, Compiled.from_json(x)) for x in content["programs"]]
-
-
-def read(folder: str) -> list[Program]:
-    """Returns the programs of all results in a folder."""
-    return [x for content in stored.read(folder).values() for x in programs_of(content)]
+def programs_of(*contents: Content) -> list[Program]:
+    """Returns the programs of stored results."""
+    return [
+        Program(content, Compiled.from_json(x))
+        for content in contents
+        for x in content["programs"]
+    ]
 
 
 def largest(content: Content, kind: str) -> Program:
@@ -76,14 +75,10 @@ def compilers_text(program: Program) -> str:
     return ", ".join(f"{name} {versions[name]}" for name in ["jax", *names])
 
 
-def per_image(figure: str, unit: float) -> Callable[[Program], str]:
-    """Returns the cell of a figure per image, `-` where the compiler has none."""
-
-    def text(program: Program) -> str:
-        value, images = getattr(program.outcome.figures, figure), program.outcome.images
-        return NONE if value is None else number_text(value / unit / images)
-
-    return text
+def per_image(program: Program, figure: str, unit: float) -> str:
+    """Returns a figure per image, `-` where the compiler has none."""
+    value, images = getattr(program.outcome.figures, figure), program.outcome.images
+    return NONE if value is None else number_text(value / unit / images)
 
 
 def least_time(program: Program) -> str:
@@ -106,8 +101,8 @@ ORIGIN: Columns = {
 """Columns of the CSV files that say where a program is from."""
 
 FIGURES: Columns = {
-    "Mflop per image": per_image("operations", 1e6),
-    "kB of HBM per image": per_image("moved", 1e3),
+    "Mflop per image": lambda x: per_image(x, "operations", 1e6),
+    "kB of HBM per image": lambda x: per_image(x, "moved", 1e3),
     "MB held": lambda x: number_text(x.outcome.figures.needed / 1e6),
     "of HBM, %": lambda x: f"{100 * x.outcome.figures.needed / x.chip.memory:.2g}",
     "collectives, kB sent": lambda x: collectives_text(x.outcome.figures).replace(
@@ -197,16 +192,14 @@ def parts_of(program: Program) -> dict[str, float]:
     }
 
 
-def part(name: str) -> Callable[[Program], str]:
-    """Returns the cell of one of `PARTS`."""
-    return lambda program: number_text(1e6 * parts_of(program)[name])
-
-
 FIRST_K: Columns = {
     **MACHINE,
     "images": lambda x: str(x.outcome.images),
     "one program": lambda x: number_text(1e6 * x.least.seconds),
-    **{name: part(name) for name in PARTS},
+    **{
+        name: lambda x, name=name: number_text(1e6 * parts_of(x)[name])
+        for name in PARTS
+    },
     "a program per chip": lambda x: number_text(1e6 * sum(parts_of(x).values())),
 }
 """Columns of microseconds."""
@@ -225,7 +218,8 @@ def on_one_host(program: Program) -> bool:
 
 def first_k_section() -> Section:
     """Returns the bounds of one program on all chips, and of one on each chip."""
-    programs = [*filter(on_one_host, read("compiled"))]
+    compiled = programs_of(*stored.read("compiled").values())
+    programs = [*filter(on_one_host, compiled)]
     shown = [
         x for x in programs if x.content["target"] == "v5e:2x4" and x.outcome.images > 1
     ]
@@ -235,11 +229,12 @@ def first_k_section() -> Section:
 
 def programs_section() -> Section:
     """Returns the file of all programs, those of the meshes that were compared too."""
-    programs = read("compiled") + read("compiled_meshes")
+    contents = stored.read("compiled") | stored.read("compiled_meshes")
+    programs = programs_of(*contents.values())
     return section(files={"programs.csv": long(PROGRAM, programs, "program")})
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {
+SECTIONS = {
     "accelerators_summary": summary_section,
     "accelerators_first_k": first_k_section,
     "accelerators": programs_section,

@@ -6,7 +6,6 @@ import functools
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,15 +51,15 @@ class Row(NamedTuple):
 def places(kind: str) -> list[Path]:
     """Returns the folders of the sweeps of a kind, below those of all results: `alike`
     or one of `OWN`, of searches; `ablations`; `studies`."""
-    found = []
-    for path in sorted(stored.RESULTS.rglob(SWEEP)):
-        place = path.parent.relative_to(stored.RESULTS)
-        own = place.parts[-2]
-        if place.parts[0] == "searches":
-            own = next((word for word in OWN if word in place.name), ALIKE)
-        if own == kind:
-            found.append(place)
-    return found
+
+    def kind_of(place: Path) -> str:
+        if place.parts[0] != "searches":
+            return place.parts[-2]
+        return next((word for word in OWN if word in place.name), ALIKE)
+
+    paths = sorted(stored.RESULTS.rglob(SWEEP))
+    folders = [path.parent.relative_to(stored.RESULTS) for path in paths]
+    return [place for place in folders if kind_of(place) == kind]
 
 
 def read(kind: str) -> dict[Path, Sweep]:
@@ -135,13 +134,11 @@ def section_of(sweeps: dict[Path, Sweep], name: str, *parts: str | Table) -> Sec
 
 def score(cell: Cell) -> float:
     """Returns the mean accuracy over trials and over the patterns of the most losses
-    that a cell is made for: what searches go by."""
+    that a cell is made for: the first cell with the highest is a search's `best`."""
     return statistics.fmean(cell.of("mean"))
 
 
-def best(sweep: Sweep) -> Cell:
-    """Returns the first cell with the highest score: what a search chooses."""
-    return max(sweep.cells, key=score)
+best = lambda sweep: max(sweep.cells, key=score)
 
 
 def alike_section() -> Section:
@@ -236,7 +233,7 @@ def study_section() -> Section:
     return section_of(sweeps, "study_parm.csv", *map(varying, sweeps.values()))
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {
+SECTIONS = {
     "bases": bases_section,
     "searches": alike_section,
     **{f"searches_{x}": functools.partial(best_section, x) for x in OWN},

@@ -268,7 +268,7 @@ def locator_section() -> Section:
     return section(table.make(LOCATOR, rows_of(groups, "faults")), contents=contents)
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {
+SECTIONS = {
     "load": lambda: measured("load", lambda x: table.make(LOAD, x[0]["points"])),
     "faults": lambda: measured("faults", faults_table),
     "soak": lambda: measured(
