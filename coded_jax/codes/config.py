@@ -1,13 +1,20 @@
-"""Settings of a code: its sizes, its name, and those of the learned code."""
+"""Settings of a code: its sizes, its name, the way to split, and those of networks.
+
+Flags and `results.json` have flat settings, `split` and those of each way to split;
+`splitting_of` makes one of three records of them. A setting that is a field of others
+alone is refused.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from typing import Any
 
 from coded_jax.checks import is_integer, require
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.registry import CODES, LEARNED, AnyCode, entry_of, is_code, name_of
-from coded_jax.codes.splits import SPLITS, Splitting, splitting_of
 from coded_jax.settings import (
     INTEGER,
     Accepted,
@@ -45,6 +52,71 @@ def _ascending(stages: tuple[tuple[int, int], ...]) -> bool:
         and all(len(stage) == 2 and stage[0] <= stage[1] for stage in stages)
         and all(a < b for a, b in zip(bounds[::2], bounds[1::2], strict=False))
     )
+
+
+Grid = tuple[int, int]
+Stages = tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSplit:
+    """Pieces of one image, cut anew in every coded stage.
+
+    Its fields are settings of `CodeConfig`.
+
+    Raises:
+      ValueError: a grid has not k pieces, there is not one for each stage, or `grid` is
+        given beside `stage_grids`.
+    """
+
+    k: int
+    stages: Stages | None
+    grid: Grid | None
+    stage_grids: tuple[Grid, ...] | None
+    halo: int
+    tail: str
+
+    def __post_init__(self) -> None:
+        k, number = self.k, len(self.stages or (0,))
+        fits = self.grid is None or math.prod(self.grid) == k
+        require("grid", self.grid, fits, f"rows x columns with a product of k={k}")
+        if self.stage_grids is not None:
+            fits = [*map(math.prod, self.stage_grids)] == [k] * number
+            accepted = f"rows x columns with a product of k={k}, {number} of them,"
+            require("stage_grids", self.stage_grids, fits, accepted)
+            require("grid", self.grid, self.grid is None, "none with stage_grids")
+
+    def grid_of(self, stage: int) -> Grid:
+        """Returns rows and columns of pieces in a coded stage, counted from 0."""
+        return self.stage_grids[stage] if self.stage_grids else self.grid or (self.k, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupSplit:
+    """k images coded together, each of which the whole network computes."""
+
+    k: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionSplit:
+    """Pieces of the input of every convolution, each one coded by itself.
+
+    Its fields are settings of `CodeConfig`.
+    """
+
+    k: int
+    stages: Stages | None
+    least_spared: float
+
+
+Splitting = ImageSplit | GroupSplit | ConvolutionSplit
+
+SPLITS: dict[str, type[Splitting]] = {
+    "image": ImageSplit,
+    "group": GroupSplit,
+    "convolution": ConvolutionSplit,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,3 +229,24 @@ class CodeConfig(LearnedConfig):
     def n(self) -> int:
         """Returns the number of results, data and parity."""
         return self.k + self.r
+
+
+def splitting_of(settings: Any) -> Splitting:
+    """Returns the record of the way to split that flat settings name.
+
+    Args:
+      settings: a `CodeConfig`.
+
+    Raises:
+      ValueError: a setting that this way to split has not is no default, or the
+        settings of the record do not fit each other.
+    """
+    names = {x: [f.name for f in dataclasses.fields(x)] for x in SPLITS.values()}
+    record = SPLITS[settings.split]
+    for name in itertools.chain(*names.values()):
+        if name not in names[record]:
+            value, default = getattr(settings, name), getattr(type(settings), name)
+            shown = "none" if default is None else default
+            accepted = f"{shown} with split={settings.split}"
+            require(name, value, value == default, accepted)
+    return record(**{name: getattr(settings, name) for name in names[record]})

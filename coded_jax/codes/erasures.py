@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import operator
 from collections.abc import Iterable, Mapping
@@ -15,9 +16,8 @@ from coded_jax.checks import require
 Pattern = tuple[int, ...]
 """Indices of the lost results, ascending: data pieces `0..k-1`, parity `k..n-1`."""
 
-
 DRAWS = ("counts", "patterns")
-"""Draws of patterns in training, see `sample_harmful`."""
+"""Draws of patterns in training, see `odds_of_harmful`."""
 
 
 def patterns(n: int, l: int) -> list[Pattern]:
@@ -97,54 +97,64 @@ def harmful(k: int, n: int, most: int) -> list[Pattern]:
     return [p for p in patterns_up_to(n, most) if p and p[0] < k]
 
 
-def sample_harmful(
-    key: jax.Array,
+def odds_of_harmful(
     k: int,
     n: int,
     most: int,
-    batch: int,
-    *,
     draws: str = "counts",
     weights: Mapping[Pattern, float] | None = None,
     beyond: float = 0.0,
-) -> jax.Array:
-    """Draws masks as `sample` does, but only of the `harmful` patterns.
+) -> dict[Pattern, float]:
+    """Returns the odds of the `harmful` patterns, for `sample_patterns`.
 
     From the others a systematic code learns nothing, since it decodes nothing.
 
     Args:
-      key: of the draws.
       k: data pieces.
       n: results.
       most: results lost, at most; 1 or more.
-      batch: B.
       draws: `"counts"`, the number of lost results uniform in `1..most`, then the
         pattern uniform among those; or `"patterns"`, all patterns alike.
       weights: how many times as often some patterns are drawn.
       beyond: this part of the examples loses `most + 1..n - 1` results, all these
         numbers alike.
-
-    Returns:
-      Bool `[n, B]`.
     """
-    candidates = harmful(k, n, most)
-    odds = [float((weights or {}).get(pattern, 1)) for pattern in candidates]
+    odds = {p: float((weights or {}).get(p, 1)) for p in harmful(k, n, most)}
     if draws == "counts":
-        odds = _all_counts_alike(candidates, odds)
+        odds = _all_counts_alike(odds)
     if beyond:
         more = [p for p in harmful(k, n, n - 1) if len(p) > most]
-        of_more = _all_counts_alike(more, [1.0] * len(more))
-        scale = beyond / (1 - beyond) * sum(odds) / sum(of_more)
-        candidates, odds = candidates + more, odds + [scale * p for p in of_more]
-    masks = np.stack([available(pattern, n)[:, 0] for pattern in candidates])
-    drawn = jax.random.categorical(key, jnp.log(jnp.asarray(odds)), shape=(batch,))
+        odds_of_more = _all_counts_alike(dict.fromkeys(more, 1.0))
+        total, total_of_more = sum(odds.values()), sum(odds_of_more.values())
+        scale = beyond / (1 - beyond) * total / total_of_more
+        odds |= {pattern: scale * p for pattern, p in odds_of_more.items()}
+    return odds
+
+
+def sample_patterns(
+    key: jax.Array, odds: Mapping[Pattern, float], n: int, batch: int
+) -> jax.Array:
+    """Draws one of some patterns for each example.
+
+    Args:
+      key: of the draws.
+      odds: of each pattern; their sum may be any.
+      n: results.
+      batch: B.
+
+    Returns:
+      Bool `[n, B]`, True where the result arrived.
+    """
+    masks = np.stack([available(pattern, n)[:, 0] for pattern in odds])
+    logits = jnp.log(jnp.asarray(list(odds.values())))
+    drawn = jax.random.categorical(key, logits, shape=(batch,))
     return jnp.asarray(masks)[drawn].T
 
 
-def _all_counts_alike(lost: list[Pattern], odds: list[float]) -> list[float]:
-    """Divides odds of patterns so that all numbers of lost results are as likely."""
-    lengths = list(map(len, lost))
-    return [p / lengths.count(l) for p, l in zip(odds, lengths, strict=True)]
+def _all_counts_alike(odds: dict[Pattern, float]) -> dict[Pattern, float]:
+    """Divides odds so that all numbers of lost results are as likely."""
+    counts = collections.Counter(map(len, odds))
+    return {pattern: p / counts[len(pattern)] for pattern, p in odds.items()}
 
 
 def moved_roles(available: jax.Array) -> jax.Array:

@@ -18,11 +18,11 @@ from coded_jax import splitting
 from coded_jax.checks import require
 from coded_jax.codes import margins, smaller
 from coded_jax.codes.learned_config import LearnedConfig
-from coded_jax.codes.linear import zero_lost
+from coded_jax.codes.linear import zero_fill, zero_lost
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
 from coded_jax.codes.sums import SUMS, linear_estimate, piece_sums
-from coded_jax.types import Code, CodeShape, PyTree, Traits
+from coded_jax.types import Code, CodeFlops, CodeShape, PyTree, Traits
 
 
 def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
@@ -48,11 +48,10 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
     """
     if not config.systematic:
         return _paper_code(shape, config)
-    linear, uncut = _linear_part(shape, config)
-    networks = _networks(shape, config)
+    networks, linear = _networks(shape, config), _linear_part(shape, config)
     guided = DECODERS[config.decoder].guided
-    make = _guided_decoder if guided else _joint_decoder
-    decoder_inputs, decode = make(shape, config, linear, networks.get("decoder"), uncut)
+    make_decoder = _guided_decoder if guided else _joint_decoder
+    clip = jax.nn.relu if config.nonnegative else (lambda x: x)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         parity = linear.parity(params, pieces)
@@ -61,15 +60,15 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
         return jnp.concatenate([pieces, parity])
 
     return Code(
-        lambda key: linear.init() | _draw(key, shape, networks, decoder_inputs),
+        lambda key: linear.init() | _draw(key, shape, networks, guided),
         encode,
-        decode,
+        make_decoder(shape, linear, networks.get("decoder"), clip),
         systematic=True,
         traits=Traits(
             nonnegative=config.nonnegative,
             guided=guided,
             fills=min(shape.k, shape.r) if guided else None,
-            uncut=uncut,
+            uncut=linear.uncut,
         ),
     )
 
@@ -85,7 +84,6 @@ def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
     require("parity_pieces", pieces, pieces != "smaller", f"sums {recipe}")
     require("returned", returned, returned == "shares", f"shares {recipe}")
     networks = _networks(shape, config)
-    results = jnp.zeros((shape.n, 1, *shape.share))
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         parity = networks["encoder"].apply(params["encoder"], pieces)
@@ -95,7 +93,30 @@ def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
         arrived = zero_lost(features, available)
         return networks["decoder"].apply(params["decoder"], arrived)
 
-    return Code(lambda key: _draw(key, shape, networks, (results,)), encode, decode)
+    return Code(lambda key: _draw(key, shape, networks), encode, decode)
+
+
+def no_parity(shape: CodeShape, code: Code) -> Code:
+    """Returns `code` without its encoder, and its decoder without parity results.
+
+    Its accuracy comes from the redundancy of the images alone: an ablation, from no
+    publication. A systematic code's sums stay among the parameters, without any effect.
+    """
+    is_data = jnp.arange(shape.n)[:, None] < shape.k
+
+    def init(key: jax.Array) -> PyTree:
+        return {k: v for k, v in code.init(key).items() if k != "encoder"}
+
+    def decode(
+        params: PyTree, features: jax.Array, available: jax.Array, *pieces: jax.Array
+    ) -> jax.Array:
+        return code.decode(params, features, available & is_data, *pieces)
+
+    # Neither operations nor networks of the mixtures that are left out.
+    traits = code.traits._replace(flops=CodeFlops(), parity_worker=None)
+    return zero_fill(shape)._replace(
+        init=init, decode=decode, systematic=code.systematic, traits=traits
+    )
 
 
 def _networks(shape: CodeShape, config: LearnedConfig) -> dict[str, nn.Module]:
@@ -123,15 +144,23 @@ def _draw(
     key: jax.Array,
     shape: CodeShape,
     networks: dict[str, nn.Module],
-    decoder_inputs: tuple[jax.Array, ...],
+    guided: bool = False,
 ) -> dict[str, PyTree]:
     """Draws the parameters of the networks."""
-    keys = dict(zip(("encoder", "decoder"), jax.random.split(key), strict=True))
-    inputs = {
-        "encoder": (jnp.zeros((shape.k, 1, *shape.piece)),),
-        "decoder": decoder_inputs,
-    }
-    return {name: net.init(keys[name], *inputs[name]) for name, net in networks.items()}
+    keys = jax.random.split(key)
+    inputs = [jnp.zeros((shape.n, 1, *shape.share))]
+    if guided:
+        height, width, depth = shape.share
+        sizes = shape.r * depth, smaller.pixels_of(smaller.plan_of(shape))
+        inputs = [jnp.zeros((1, height, width, size)) for size in sizes]
+        inputs.append(jnp.zeros((1, shape.k + shape.n)))
+    params = {}
+    if "encoder" in networks:
+        pieces = jnp.zeros((shape.k, 1, *shape.piece))
+        params["encoder"] = networks["encoder"].init(keys[0], pieces)
+    if "decoder" in networks:
+        params["decoder"] = networks["decoder"].init(keys[1], *inputs)
+    return params
 
 
 class _LinearPart(NamedTuple):
@@ -145,22 +174,24 @@ class _LinearPart(NamedTuple):
         with these numbers, int32 `[q, B]` or `[q, 1]`; only that of lost shares is of
         use. A view is what one parity result by itself says of a share, zeros if it did
         not arrive.
+      uncut: whether devices return whole outputs.
     """
 
     init: Callable[[], dict[str, PyTree]]
     parity: Callable[[PyTree, jax.Array], jax.Array]
     estimate: Callable[..., tuple[jax.Array, jax.Array]]
+    uncut: bool = False
 
 
-def _linear_part(shape: CodeShape, config: LearnedConfig) -> tuple[_LinearPart, bool]:
-    """Returns the linear part, and whether devices return whole outputs: if they are
-    to, and have more than their share, which networks without padding have not."""
+def _linear_part(shape: CodeShape, config: LearnedConfig) -> _LinearPart:
     # Montages are for parity models, beside which a run may have learned codes.
     is_smaller = config.parity_pieces == "smaller"
     part = _smaller_image(shape) if is_smaller else _sums_of_pieces(shape, config.sums)
-    uncut = config.returned == "outputs"
-    uncut = uncut and smaller.plan_of(shape).output_shape != shape.share
-    return (_with_margins(shape, part) if uncut else part), uncut
+    if config.returned == "shares":
+        return part
+    # Of networks without padding, whole outputs are no more than their share.
+    more = smaller.plan_of(shape).output_shape != shape.share
+    return _with_margins(shape, part) if more else part
 
 
 def _sums_of_pieces(shape: CodeShape, initial: str) -> _LinearPart:
@@ -219,56 +250,47 @@ def _with_margins(shape: CodeShape, part: _LinearPart) -> _LinearPart:
         return blend(own), blend(views)
 
     init = lambda: {**part.init(), "margins": margins.init(shape)}
-    return _LinearPart(init, part.parity, estimate)
+    return part._replace(init=init, estimate=estimate, uncut=True)
 
 
 def _joint_decoder(
     shape: CodeShape,
-    config: LearnedConfig,
     linear: _LinearPart,
     network: nn.Module | None,
-    uncut: bool,
-) -> tuple[tuple[jax.Array, ...], Callable[..., jax.Array]]:
-    """Returns inputs of the network, to draw it, and `decode`, which corrects all
-    shares at once, from all results."""
+    clip: Callable[[jax.Array], jax.Array],
+) -> Callable[..., jax.Array]:
+    """Returns `decode` that corrects all shares at once, from all results."""
     k, every = shape.k, jnp.arange(shape.k)[:, None]
 
     def decode(params: PyTree, results: jax.Array, available: jax.Array) -> jax.Array:
         results = zero_lost(results, available)
-        features = splitting.cut(smaller.plan_of(shape), results) if uncut else results
+        features = _shares_of(shape, linear, results)
         arrived = available[:k, :, None, None, None]
         estimate, _ = linear.estimate(params, results, available, every)
         filled = decoded = jnp.where(arrived, features[:k], estimate)
         if network is not None:
             known = jnp.concatenate([filled, features[k:]])
             decoded += network.apply(params["decoder"], known)
-        decoded = jax.nn.relu(decoded) if config.nonnegative else decoded
+        decoded = clip(decoded)
         return jnp.where(arrived, filled, decoded)
 
-    return (jnp.zeros((shape.n, 1, *shape.share)),), decode
+    return decode
 
 
 def _guided_decoder(
     shape: CodeShape,
-    config: LearnedConfig,
     linear: _LinearPart,
     network: nn.Module,
-    uncut: bool,
-) -> tuple[tuple[jax.Array, ...], Callable[..., jax.Array]]:
-    """Returns as `_joint_decoder` a `decode` that corrects lost shares alone, the first
-    r of them, and reads the pieces, too.
+    clip: Callable[[jax.Array], jax.Array],
+) -> Callable[..., jax.Array]:
+    """Returns `decode` that corrects lost shares alone, the first r of them, and reads
+    the pieces, too.
 
     The others are zeros; or, where devices return whole outputs, their estimates: what
     is decoded next takes windows of these for margins.
     """
     k, most, plan = shape.k, min(shape.k, shape.r), smaller.plan_of(shape)
-    signed = (lambda x: jax.nn.relu(x)) if config.nonnegative else (lambda x: x)
-    height, width, depth = shape.share
-    inputs = (
-        jnp.zeros((1, height, width, shape.r * depth)),
-        jnp.zeros((1, height, width, smaller.pixels_of(plan))),
-        jnp.zeros((1, k + shape.n)),
-    )
+    rows_of = lambda x: x.reshape((-1, *x.shape[2:]))  # [q, B, ...] to [q * B, ...]
 
     def decode(
         params: PyTree, results: jax.Array, available: jax.Array, pieces: jax.Array
@@ -277,29 +299,29 @@ def _guided_decoder(
         order = jnp.argsort(available[:k], axis=0, stable=True)  # lost ones first
         lost, others = order[:most], order[most:]
         estimate, views = linear.estimate(params, results, available, lost)
-        views = jnp.moveaxis(views, 0, -2)  # [q, B, M, M', r, D]
+        # Of all parity results at each position, `[q, B, M, M', r D]`.
+        views = jnp.moveaxis(views, 0, -2).reshape((*estimate.shape[:-1], -1))
         sources = margins.take_shares(smaller.sources(plan, pieces), lost)
         # Which share it is and which results arrived, one-hot.
         which = jax.nn.one_hot(lost, k)
         arrived = jnp.broadcast_to(available.T, (*lost.shape, shape.n))
         state = jnp.concatenate([which, arrived.astype(which.dtype)], axis=-1)
-        correction = network.apply(
-            params["decoder"],
-            views.reshape((-1, height, width, shape.r * depth)),
-            sources.reshape((-1, *sources.shape[2:])),
-            jnp.broadcast_to(state, (most, results.shape[1], state.shape[-1])).reshape(
-                (-1, state.shape[-1])
-            ),
-        )
-        guesses = signed(estimate + correction.reshape(estimate.shape))
-        if uncut and most < k:
+        state = jnp.broadcast_to(state, (*estimate.shape[:2], k + shape.n))
+        inputs = map(rows_of, (views, sources, state))
+        correction = network.apply(params["decoder"], *inputs)
+        guesses = clip(estimate + correction.reshape(estimate.shape))
+        if linear.uncut and most < k:
             rest, _ = linear.estimate(params, results, available, others)
-            guesses, lost = jnp.concatenate([guesses, signed(rest)]), order
-        shares = splitting.cut(plan, results[:k]) if uncut else results[:k]
+            guesses, lost = jnp.concatenate([guesses, clip(rest)]), order
+        shares = _shares_of(shape, linear, results[:k])
         numbers = jnp.arange(k)[:, None]
         for guess, number in zip(guesses, lost, strict=True):
             fills = (numbers == number[None]) & ~available[:k]
             shares = jnp.where(fills[..., None, None, None], guess[None], shares)
         return shares
 
-    return inputs, decode
+    return decode
+
+
+def _shares_of(shape: CodeShape, linear: _LinearPart, results: jax.Array) -> jax.Array:
+    return splitting.cut(smaller.plan_of(shape), results) if linear.uncut else results

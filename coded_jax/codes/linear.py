@@ -115,19 +115,11 @@ def linear_code(
         arrived = available[: shape.k, :, None, None, None]
         return jnp.where(arrived, features[: shape.k], shares)
 
-    return Code(
-        lambda key: {},
-        encode,
-        decode,
-        systematic,
-        quorum,
-        Traits(
-            flops=CodeFlops(
-                sum_flops(generator),
-                lambda lost: matrix_flops(matrices, lost, systematic),
-            )
-        ),
+    flops = CodeFlops(
+        sum_flops(generator), lambda lost: matrix_flops(matrices, lost, systematic)
     )
+    init = lambda key: {}
+    return Code(init, encode, decode, systematic, quorum, traits=Traits(flops=flops))
 
 
 def zero_fill(shape: CodeShape) -> Code:
@@ -136,6 +128,23 @@ def zero_fill(shape: CodeShape) -> Code:
     blank, as_they_are = np.eye(shape.n, shape.k), np.eye(shape.k, shape.n)
     decoder = lambda arrived: as_they_are
     return linear_code(shape, blank, decoder, ALL_DATA, systematic=True)
+
+
+def mean_fill(shape: CodeShape) -> Code:
+    """Builds no code: a lost share is its mean over the training images.
+
+    Of all constants that has the least squared error.
+    """
+
+    def decode(params: PyTree, features: jax.Array, available: jax.Array) -> jax.Array:
+        arrived = available[: shape.k, :, None, None, None]
+        return jnp.where(arrived, features[: shape.k], params["mean"][:, None])
+
+    return zero_fill(shape)._replace(
+        init=lambda key: {"mean": jnp.zeros((shape.k, *shape.share))},
+        decode=decode,
+        traits=Traits(constants=lambda mean: {"mean": mean}),
+    )
 
 
 def uncoded(shape: CodeShape) -> Code:

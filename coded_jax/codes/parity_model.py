@@ -90,10 +90,12 @@ def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         k, batch, h, w, channels = pieces.shape
-        pixels = pieces.reshape(k, batch, h // rows, rows, w // 2, 2, channels)
-        small = pixels.mean(axis=(3, 5)).reshape(rows, 2, batch, h // rows, w // 2, -1)
-        placed = small.transpose(2, 0, 3, 1, 4, 5).reshape(batch, h, w, channels)
-        return jnp.concatenate([pieces, placed[None]])
+        pixels = pieces.reshape((k, batch, h // rows, rows, w // 2, 2, channels))
+        small = pixels.mean(axis=(3, 5)).reshape(
+            (rows, 2, batch, h // rows, w // 2, -1)
+        )
+        placed = small.transpose((2, 0, 3, 1, 4, 5)).reshape((1, *pieces.shape[1:]))
+        return jnp.concatenate([pieces, placed])
 
     return encode
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 from coded_jax.checks import require
 from coded_jax.codes import curves, linear
-from coded_jax.codes.baselines import mean_fill, no_parity
-from coded_jax.codes.learned import learned_code
+from coded_jax.codes.learned import learned_code, no_parity
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.own_code import own_code
 from coded_jax.codes.parity_model import parity_model
@@ -81,7 +81,7 @@ CODES: dict[str, CodeEntry] = {
         linear.zero_fill, "no code, zeros in place of what is lost"
     ),
     "mean_fill": _from_shape(
-        mean_fill, "no code, the training images' mean in place of what is lost"
+        linear.mean_fill, "no code, the training images' mean in place of what is lost"
     ),
     "replication": _from_shape(
         linear.replication, "copies of the pieces", fewest_pieces=1
@@ -142,8 +142,5 @@ def entry_of(code: AnyCode) -> CodeEntry:
     entry that says only that its results may depend on a training."""
     if isinstance(code, str) and code in CODES:
         return CODES[code]
-    return CodeEntry(
-        lambda shape, variables, config: make_code(code, shape, variables, config),
-        trained=True,
-        fewest_pieces=1,
-    )
+    make = functools.partial(make_code, code)
+    return CodeEntry(make, trained=True, fewest_pieces=1)

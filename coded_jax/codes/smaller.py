@@ -155,11 +155,10 @@ def stretched(plan: SplitPlan, results: jax.Array, shares: jax.Array) -> jax.Arr
     """
 
     def view(result: jax.Array, shift: float, numbers: jax.Array) -> jax.Array:
-        places = dict(
-            zip(("rows", "columns"), jnp.divmod(numbers, plan.grid[1]), strict=True)
-        )
-        for name, number, axis in _split_axes(plan):
-            own, weights = (jnp.asarray(x)[places[name]] for x in stretch(axis, shift))
+        places = jnp.divmod(numbers, plan.grid[1])  # row and column
+        for _, number, axis in _split_axes(plan):
+            taps = stretch(axis, shift)
+            own, weights = (jnp.asarray(x)[places[number - 1]] for x in taps)
             result = _weighted(result, own, weights.astype(result.dtype), number)
         return result
 

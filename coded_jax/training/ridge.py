@@ -68,13 +68,9 @@ def _with_ridge(
 ) -> PyTree:
     state, fitted = inputs_of(pipeline, images), []
     for i, stage in enumerate(pipeline.stages):
-        masks = erasures.sample_harmful(
-            jax.random.fold_in(key, i),
-            pipeline.k,
-            pipeline.n,
-            pipeline.r,
-            batch=len(images),
-        )
+        odds = erasures.odds_of_harmful(pipeline.k, pipeline.n, pipeline.r)
+        own_key = jax.random.fold_in(key, i)
+        masks = erasures.sample_patterns(own_key, odds, pipeline.n, len(images))
         sent = begin_stage(stage, frozen, params[i], state)
         results = stage_results(stage, frozen, params[i], sent.queries)
         state = whole_stage(stage, frozen, state)

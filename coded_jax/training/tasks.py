@@ -93,7 +93,7 @@ def code_task(
 ) -> Task:
     """Returns the task that trains the pipeline's codes around the frozen base model.
 
-    Erasure patterns are drawn per example: by `erasures.sample_harmful` for systematic
+    Erasure patterns are drawn per example: by `erasures.odds_of_harmful` for systematic
     codes, else by `erasures.sample`.
 
     Args:
@@ -243,16 +243,11 @@ def sample_erasures(
 
     def draw(key: jax.Array) -> jax.Array:
         if pipeline.systematic and most_lost:
-            return erasures.sample_harmful(
-                key,
-                k,
-                n,
-                most_lost,
-                batch,
-                draws=config.draws,
-                weights=dict(config.pattern_weights),
-                beyond=config.beyond,
+            weights = dict(config.pattern_weights)
+            odds = erasures.odds_of_harmful(
+                k, n, most_lost, config.draws, weights, beyond=config.beyond
             )
+            return erasures.sample_patterns(key, odds, n, batch)
         return erasures.sample(key, n, most_lost, batch, config.beyond)
 
     stages = len(pipeline.stages)

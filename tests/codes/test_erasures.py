@@ -13,10 +13,11 @@ from coded_jax.codes.erasures import (
     begin_in_stages,
     drawn_in_stages,
     moved_roles,
+    odds_of_harmful,
     patterns,
     patterns_up_to,
     sample,
-    sample_harmful,
+    sample_patterns,
 )
 from tests.errors import refused
 
@@ -104,13 +105,14 @@ def test_a_pattern_begins_in_each_stage_as_often():
 def test_some_harmful_draws_lose_more():
     k, n, most, batch = 2, 5, 2, 8000
     key, draws = jax.random.key(3), "patterns"
-    masks = sample_harmful(key, k, n, most, batch, draws=draws, beyond=0.25)
+    odds = odds_of_harmful(k, n, most, draws, beyond=0.25)
+    masks = sample_patterns(key, odds, n, batch)
     lost = ~np.asarray(masks)
     assert lost[:k].any(axis=0).all()
     counts = np.bincount(lost.sum(axis=0), minlength=n + 1) / batch
     assert counts[[0, n]].tolist() == [0, 0]
     np.testing.assert_allclose(counts[3:5], 0.125, atol=0.02)
-    within = sample_harmful(key, k, n, most, batch, draws=draws)
+    within = sample_patterns(key, odds_of_harmful(k, n, most, draws), n, batch)
     shares = np.bincount((~np.asarray(within)).sum(axis=0))[1:3] / batch
     np.testing.assert_allclose(counts[1:3], 0.75 * shares, atol=0.03)
 
@@ -121,15 +123,15 @@ def test_some_harmful_draws_lose_more():
 )
 def test_harmful_draws_lose_a_data_piece(draws, weights):
     k, n, most, batch = 2, 4, 2, 8000
-    options = {"draws": draws, "weights": weights}
-    masks = sample_harmful(jax.random.key(3), k, n, most, batch, **options)
+    odds = odds_of_harmful(k, n, most, draws, weights)
+    masks = sample_patterns(jax.random.key(3), odds, n, batch)
     drawn, times = np.unique(~np.asarray(masks), axis=1, return_counts=True)
     assert drawn.shape == (n, 7) and drawn[:k].any(axis=0).all()
     if draws == "counts":  # as many of each number, which are two and five patterns
-        odds = np.where(drawn.sum(axis=0) == 1, 1 / 2, 1 / 5)
+        parts = np.where(drawn.sum(axis=0) == 1, 1 / 2, 1 / 5)
     else:
-        odds = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
-    expected = batch * np.array(odds) / np.sum(odds)
+        parts = [weights.get(tuple(np.flatnonzero(lost)), 1) for lost in drawn.T]
+    expected = batch * np.array(parts) / np.sum(parts)
     assert (abs(times - expected) < 5 * np.sqrt(expected)).all()
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from coded_jax.codes import locator
+from coded_jax.codes import curves
 from coded_jax.codes.linear import chebyshev
 
 
 @pytest.mark.parametrize("k, errors", [(2, 1), (4, 1), (3, 2)])
 def test_wrong_values_of_a_rational_curve_are_located(k, errors):
-    n = locator.workers(k, errors)
+    n = curves.workers(k, errors)
     z = chebyshev(n, 2)
     rng = np.random.default_rng(k)
     for _ in range(20):
@@ -19,7 +19,7 @@ def test_wrong_values_of_a_rational_curve_are_located(k, errors):
         wrong = np.sort(rng.choice(n, errors, replace=False))
         results = exact.copy()
         results[wrong] += rng.normal(size=(errors, 5))
-        np.testing.assert_array_equal(locator.locate(results, k, errors), wrong)
+        np.testing.assert_array_equal(curves.locate(results, k, errors), wrong)
 
 
 def test_a_batch_is_located_at_once():
@@ -27,4 +27,4 @@ def test_a_batch_is_located_at_once():
     results = np.stack([1 / (2 + z), 1 / (3 - z)])[..., None]
     results[0, 4] += 1
     results[1, 1] -= 0.5
-    assert locator.locate(results, k=2).tolist() == [[4], [1]]
+    assert curves.locate(results, k=2).tolist() == [[4], [1]]

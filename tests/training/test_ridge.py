@@ -63,7 +63,8 @@ def errors_of(pipeline, variables, params):
     x, out = inputs_of(pipeline, IMAGES), []
     for i, stage in enumerate(pipeline.stages):
         key = jax.random.fold_in(jax.random.key(3), i)
-        masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
+        odds = erasures.odds_of_harmful(2, 3, 1)
+        masks = erasures.sample_patterns(key, odds, 3, len(IMAGES))
         sent = begin_stage(stage, variables, params[i], x)
         results = stage_results(stage, variables, params[i], sent.queries)
         merged = end_stage(
@@ -101,7 +102,8 @@ def test_the_fit_is_that_of_normal_equations(monkeypatch):
     stage, own = pipeline.stages[1], params[1]
     x = whole_stage(pipeline.stages[0], variables, inputs_of(pipeline, IMAGES))
     key = jax.random.fold_in(jax.random.key(3), 1)
-    masks = erasures.sample_harmful(key, 2, 3, 1, len(IMAGES))
+    odds = erasures.odds_of_harmful(2, 3, 1)
+    masks = erasures.sample_patterns(key, odds, 3, len(IMAGES))
     sent = begin_stage(stage, variables, own, x)
     results = stage_results(stage, variables, own, sent.queries)
     target = whole_stage(stage, variables, x)

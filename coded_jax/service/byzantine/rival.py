@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes import curves, locator
+from coded_jax.codes import curves
 from coded_jax.data.groups import group_split
 from coded_jax.inference.pipeline import inputs_of
 from coded_jax.runs.coded_model import CodedModel
@@ -49,7 +49,7 @@ def measure_locator(
       `faults`: for each kind `named`, the wrong result among all, and the accuracies
       `believed`, `left_out` with the located result left out.
     """
-    n = locator.workers(k, 1)
+    n = curves.workers(k, 1)
     groups = group_split(split, k)
     images = groups.images.reshape(len(groups.labels), k, *split.images.shape[1:])
     encoding = jnp.asarray(curves.encoding(k, n), jnp.float32)
@@ -93,7 +93,7 @@ def measure_locator(
         wrong[:, i] = fault(key, own)[:, :, 0, 0]
         finite = np.isfinite(wrong[:, i]).all(axis=-1)
         safe = np.clip(np.where(np.isfinite(wrong), wrong, 0), -1e30, 1e30)
-        located = np.where(finite, locator.locate(safe, k)[:, 0], i)
+        located = np.where(finite, curves.locate(safe, k)[:, 0], i)
         return {
             "named": float((located == i).mean()),
             "believed": without(safe, np.where(finite, believed, i)),
@@ -110,6 +110,6 @@ def measure_locator(
         "groups": len(results),
         "base": accuracy(base.argmax(-1).reshape(-1, k)),
         "right": without(results, believed),
-        "always_located": without(results, locator.locate(results, k)[:, 0]),
+        "always_located": without(results, curves.locate(results, k)[:, 0]),
         "faults": {kind: mean(fault) for kind, fault in KINDS.items()},
     }
