@@ -1,9 +1,10 @@
 """Gradients of max pooling as elementwise operations.
 
-XLA's CPU backend computes them by `select_and_scatter`, one window after another: 33 ms
-for 2x2 windows of `[128, 32, 32, 16]`, and 1.9 ms as here (2 cores of an Intel Xeon,
-jax 0.10.2). The elements at one place of all windows, a tap, are a strided slice, and
-their gradients are put back by a pad with gaps.
+XLA's CPU backend computes them by `select_and_scatter`, one window after another: 21 ms
+for 2x2 windows of `[128, 32, 32, 16]`, and 0.3 ms as here (2 cores of an AMD EPYC of
+the Zen 5 generation, jax 0.10.2). An axis of windows of size w with stride s is seen as
+`[J, s]`; tap `q s + a` of window j is then element `[j + q, a]`, so that the taps of
+all windows are slices.
 """
 
 from __future__ import annotations
@@ -43,26 +44,61 @@ def max_gradient(
     Returns:
       `[s_1, ..]`, of `x`'s dtype.
     """
-    zero = jnp.zeros((), x.dtype)
-    edges = [(before, behind, 0) for before, behind in padding]
-    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
-    starts = [*itertools.product(*map(range, window))]
-    # From the first element of a tap to its last one.
-    reach = [(m - 1) * s + 1 for m, s in zip(gradient.shape, strides, strict=True)]
-    ends = [[a + n for a, n in zip(start, reach, strict=True)] for start in starts]
-    bounds = [*zip(starts, ends, strict=True)]
-    taps = [lax.slice(padded, start, end, strides) for start, end in bounds]
+    counts = gradient.shape
+    reach = [-(-w // s) for w, s in zip(window, strides, strict=True)]  # J - m + 1
+    grid = [m + q - 1 for m, q in zip(counts, reach, strict=True)]
+    shape = [n for pair in zip(grid, strides, strict=True) for n in pair]
+    edges = [
+        (before, j * s - size - before, 0)
+        for (before, _), j, s, size in zip(padding, grid, strides, x.shape, strict=True)
+    ]
+    cells = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges).reshape(shape)
+    winner = _first_maxima(cells, counts, window, strides)
+    total = jnp.zeros(shape, x.dtype)
+    for shifts in itertools.product(*map(range, reach)):
+        moves = [(q, n - 1 - q, 0) for q, n in zip(shifts, reach, strict=True)]
+        tap = _spread(lax.pad(winner, jnp.int32(-1), moves))
+        share = _spread(lax.pad(gradient, jnp.zeros((), x.dtype), moves))
+        total += jnp.where(tap == _taps_at(shifts, window, strides), share, 0)
+    padded = [j * s for j, s in zip(grid, strides, strict=True)]
+    undo = [(-before, -behind, 0) for before, behind, _ in edges]
+    return lax.pad(total.reshape(padded), jnp.zeros((), x.dtype), undo)
+
+
+def _first_maxima(
+    cells: jax.Array, counts: Sizes, window: Sizes, strides: Sizes
+) -> jax.Array:
+    """Returns the number of the tap that is each window's first maximum, int32."""
+    taps = []
+    for tap in itertools.product(*map(range, window)):
+        index = []
+        for t, s, m in zip(tap, strides, counts, strict=True):
+            index += [slice(t // s, t // s + m), t % s]
+        taps.append(cells[tuple(index)])
     maxima = functools.reduce(jnp.maximum, taps)
-    total, open_windows = jnp.zeros_like(padded), jnp.ones(maxima.shape, bool)
-    for (start, end), tap in zip(bounds, taps, strict=True):
-        first = open_windows & (tap == maxima)
-        open_windows &= ~first
-        places = [
-            (a, size - b, s - 1)
-            for a, b, size, s in zip(start, end, padded.shape, strides, strict=True)
-        ]
-        total += lax.pad(jnp.where(first, gradient, zero), zero, places)
-    return lax.pad(total, zero, [(-before, -behind, 0) for before, behind in padding])
+    winner = jnp.full(maxima.shape, len(taps) - 1, jnp.int32)
+    for i in reversed(range(len(taps) - 1)):
+        winner = jnp.where(taps[i] == maxima, jnp.int32(i), winner)
+    return winner
+
+
+def _taps_at(shifts: Sizes, window: Sizes, strides: Sizes) -> jax.Array:
+    """Returns for cells `[1, s_1, 1, s_2, ..]` which tap of the window that begins
+    `shifts` before theirs they are; -2 for none."""
+    tap, shape = 0, [n for s in strides for n in (1, s)]
+    inside = jnp.ones(shape, bool)
+    for axis, (q, w, s) in enumerate(zip(shifts, window, strides, strict=True)):
+        along = [1] * len(shape)
+        along[2 * axis + 1] = s
+        place = (q * s + jnp.arange(s, dtype=jnp.int32)).reshape(along)
+        tap = tap * w + place
+        inside = inside & (place < w)
+    return jnp.where(inside, tap, -2)
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    """Reshapes `[J_1, ..]` to `[J_1, 1, ..]`."""
+    return lax.expand_dims(x, tuple(range(1, 2 * x.ndim, 2)))
 
 
 def is_elementwise(window: Sizes, x: jax.Array) -> bool:
