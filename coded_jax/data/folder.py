@@ -21,6 +21,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import track
 
+from coded_jax.checks import require
 from coded_jax.data.sources import (
     Parts,
     Source,
@@ -64,11 +65,9 @@ def find(name: str, data_dir: str | None) -> Files:
     require_modules("images", "PIL")
     root = Path(data_dir or "").expanduser().absolute()
     present = [part for part in (TRAIN, VALIDATION, TEST) if (root / part).is_dir()]
-    if not data_dir or present[:1] != [TRAIN] or len(present) < 2:
-        raise ValueError(
-            f"data_dir: {data_dir!r} given, a folder with {TRAIN}/ and {VALIDATION}/ "
-            f"or {TEST}/ accepted, each with a folder of images for each class"
-        )
+    fits = bool(data_dir) and present[:1] == [TRAIN] and len(present) > 1
+    accepted = "a folder with train/ and val/ or test/, which have one for each class,"
+    require("data_dir", data_dir, fits, accepted)
     visible = lambda path: [p for p in path.iterdir() if not p.name.startswith(".")]
     classes, paths, labels = [], [], {}
     for part in present:
@@ -79,18 +78,15 @@ def find(name: str, data_dir: str | None) -> Files:
             raise ValueError(
                 f"data_dir: {part}/ has the classes {_few(names)}, {accepted} accepted"
             )
-        counts = []
-        for name in classes:
+        own = []
+        for label, name in enumerate(classes):
             files = visible(root / part / name)
-            own = sorted(path for path in files if path.suffix.lower() in ENDINGS)
-            if not own:
-                raise ValueError(
-                    f"data_dir: {part}/{name}/ has no images, some of "
-                    f"{', '.join(ENDINGS)} accepted"
-                )
-            paths += own
-            counts.append(len(own))
-        labels[part] = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+            images = sorted(path for path in files if path.suffix.lower() in ENDINGS)
+            accepted = f"images in {part}/{name}/, of {', '.join(ENDINGS)}"
+            require("data_dir", data_dir, bool(images), accepted)
+            paths += images
+            own += [label] * len(images)
+        labels[part] = np.array(own, np.int32)
     return Files(root, len(classes), paths, labels)
 
 
@@ -115,22 +111,18 @@ def read(files: Files, image_size: int | None) -> Parts:
       ValueError: files are damaged, of different sizes without `image_size`, or too few
         to hold some out for validation.
     """
-    images, splits = _images(files, image_size), {}
-    for part, labels in files.labels.items():
-        splits[part] = Split(images[: len(labels)], labels)
-        images = images[len(labels) :]
-    if len(splits) == 3:
-        (train,) = shuffled_parts(splits[TRAIN])
-        (validation,) = shuffled_parts(splits[VALIDATION])
+    ends = np.cumsum([*map(len, files.labels.values())])[:-1]
+    images = np.split(_images(files, image_size), ends)
+    splits = [*map(Split, images, files.labels.values())]
+    test = shuffled_parts(splits.pop())
+    if len(splits) == 2:
+        train, validation = (part for split in splits for part in shuffled_parts(split))
     else:
-        train, validation = hold_out(splits[TRAIN])
-    if not len(validation.labels):
-        raise ValueError(
-            f"data_dir: {TRAIN}/ has {len(train.labels)} images, 10 or more accepted, "
-            f"of which a tenth is held out (or both {VALIDATION}/ and {TEST}/)"
-        )
-    (test,) = shuffled_parts(splits[TEST if TEST in splits else VALIDATION])
-    return Parts(files.classes, train, validation, test)
+        train, validation = hold_out(splits[0])
+    accepted = "10 or more, of which a tenth is held out, or both val/ and test/,"
+    total, some = len(splits[0].labels), len(validation.labels) > 0
+    require("data_dir: images in train/", total, some, accepted)
+    return Parts(files.classes, train, validation, *test)
 
 
 SOURCE = Source(find, read, own_images=True)
@@ -172,25 +164,19 @@ def _decoded(files: Files, image_size: int | None) -> np.ndarray:
             damaged.append(f"{path.relative_to(files.root)} ({error or type(error)})")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
-        decoding = track(
-            pool.map(decode, files.paths),
-            "decoding images",
-            len(files.paths),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        images = [*decoding]
+        decoding, shown = pool.map(decode, files.paths), sys.stderr.isatty()
+        console, total = Console(stderr=True), len(files.paths)
+        images = [
+            *track(decoding, "decoding", total, console=console, disable=not shown)
+        ]
     if damaged:
         raise ValueError(
             f"data_dir: {len(damaged)} of {len(images)} images in {files.root} cannot "
             f"be decoded: {'; '.join(sorted(damaged)[:MOST_NAMED])}"
         )
     sizes = {image.shape[:2] for image in images}
-    if len(sizes) > 1:
-        raise ValueError(
-            "image_size: None given, a size accepted, since images in "
-            f"{files.root} have from {min(sizes)} to {max(sizes)} pixels"
-        )
+    accepted = f"a size, as images have {min(sizes)} to {max(sizes)} pixels,"
+    require("image_size", image_size, len(sizes) == 1, accepted)
     # One grey image among others in colours has three channels alike.
     shape = (*sizes.pop(), max(image.shape[-1] for image in images))
     return np.stack([np.broadcast_to(image, shape) for image in images])

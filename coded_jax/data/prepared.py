@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from coded_jax.checks import require
 from coded_jax.data.sources import (
     Parts,
     Source,
@@ -48,17 +49,14 @@ def find(name: str, data_dir: str | None) -> Prepared:
     """
     named = os.environ.get("TFDS_DATA_DIR") if data_dir is None else data_dir
     root = Path(named or "~/tensorflow_datasets").expanduser().absolute()
-    if named is not None and not (named and root.is_dir()):
-        raise ValueError(
-            f"data_dir or TFDS_DATA_DIR: {named!r} given, a folder accepted"
-        )
+    exists = named is None or (named != "" and root.is_dir())
+    require("data_dir or TFDS_DATA_DIR", named, exists, "a folder")
     require_modules("tfds", "tensorflow_datasets", "array_record", "PIL")
     paths = (root / name).glob("*/dataset_info.json")
     done = [p for p in paths if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
     readable = [p.parent.name for p in done if b'"array_record"' in p.read_bytes()]
-    if done and not readable:
-        formats = "in another file format; accepted: array_record"
-        raise ValueError(f"data_dir {root} holds {name} {formats}")
+    accepted = f"a folder with {name} in the array_record format"
+    require("data_dir", str(root), bool(readable or not done), accepted)
     if not readable and (obstacle := _obstacle()):
         raise FileNotFoundError(
             f"dataset {name} is not in {root} and cannot be prepared here: {obstacle}. "

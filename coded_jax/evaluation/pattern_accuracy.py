@@ -54,33 +54,29 @@ class PatternAccuracy(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Sums over values that are labels, by which their variance is found, float64.
+    """The variance of values that are labels, of some after the other, float64.
 
     Attributes:
       count: of the values.
-      total, squares: of their differences from `origin`, the first one, which lose no
-        digits where all are large and near each other.
-      origin: NaN before the first one.
+      mean: of them.
+      squares: sum of their squared differences from the mean.
     """
 
     count: int = 0
-    total: float = 0.0
+    mean: float = 0.0
     squares: float = 0.0
-    origin: float = math.nan
 
     def plus(self, labels: Any) -> Spread:
-        """Adds labels `[N, H', W', C']`; none where they are classes."""
+        """Adds labels `[N, H', W', C']` (Chan et al. 1983); none where they are
+        classes."""
         if not are_values(labels):
             return self
         values = np.asarray(labels, np.float64)
-        origin = self.origin if self.count else float(values.flat[0])
-        values = values - origin
-        return Spread(
-            self.count + values.size,
-            self.total + float(values.sum()),
-            self.squares + float(np.square(values).sum()),
-            origin,
-        )
+        count, gap = self.count + values.size, float(values.mean()) - self.mean
+        mean = self.mean + gap * values.size / count
+        # No digits are lost where all values are large and near each other.
+        between = gap**2 * self.count * values.size / count
+        return Spread(count, mean, self.squares + values.size * values.var() + between)
 
     def explained(self, error: float) -> float:
         """Returns the coefficient of determination R^2 of a mean squared error.
@@ -90,10 +86,8 @@ class Spread(NamedTuple):
         """
         if not self.count:
             return error
-        variance = self.squares / self.count - (self.total / self.count) ** 2
-        if variance <= 0:
-            return float(error == 0)
-        return float(1 - error / variance)
+        variance = self.squares / self.count
+        return float(1 - error / variance if variance > 0 else error == 0)
 
 
 def base_accuracy(

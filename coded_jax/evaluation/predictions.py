@@ -182,29 +182,24 @@ def uncoded_chunks(
     total, *positions = arrays["labels"].shape
     most = max(1, min(CHUNK, LABELS // math.prod(positions)))
     size = padded_size(pipeline.mesh, size or min(most, total))
+    # One program for all codes around a base model, since it uses none.
+    uncoded = pipeline.with_codes(lambda shape, code: _NO_CODE)
     for start in range(0, total, size):
         images, labels, weight = _take_rows(arrays, np.int32(start), size)
-        target, expected = run_uncoded(pipeline, frozen, images)
+        target, expected = run_uncoded(uncoded, frozen, images)
         yield Uncoded(images, labels, weight, target, expected)
-
-
-def run_uncoded(
-    pipeline: Pipeline, frozen: PyTree, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Computes the base model's features, float32, and its classes, see `classes_of`,
-    or its values."""
-    # One program for all codes around a base model, since it uses none.
-    any_code = pipeline.with_codes(lambda shape, code: _NO_CODE)
-    return _run_uncoded(any_code, frozen, images)
 
 
 _NO_CODE = Code(lambda key: {}, lambda params, x: x, lambda params, x, available: x)
 
 
 @functools.partial(jax.jit, static_argnames="pipeline")
-def _run_uncoded(
+def run_uncoded(
     pipeline: Pipeline, frozen: PyTree, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Computes the base model's features, float32, and its classes, see `classes_of`,
+    or its values."""
+
     def compute_part(spread: PieceMap, frozen: PyTree, images: jax.Array) -> tuple:
         features = inference.base_features(pipeline, frozen, images)
         features = features.astype(jnp.float32)
@@ -249,7 +244,7 @@ def decode_chunk(
     ) -> tuple[jax.Array, jax.Array]:
         results = Results(features, kept)
         decoded = inference.from_decoder(
-            pipeline, frozen, params, results, available, spread=spread, shortened=True
+            pipeline, frozen, params, results, available, spread=spread
         )
         merged, logits = inference.classify(
             pipeline, frozen, params, decoded, available
@@ -343,8 +338,7 @@ def measure(
         stage_losses, uncoded = "held", None
         # The same for groups of any number of rows, of which few are then repeated.
         size = min(CHUNK, LABELS // counts[0].size or 1, -(-len(rows) // (8 * stages)))
-    if parameters is None:
-        parameters = np.zeros(len(patterns))
+    parameters = np.zeros(len(patterns)) if parameters is None else parameters
     of_pattern = jnp.asarray(parameters, jnp.float32)
     summarise = functools.partial(
         _summarise, mesh=pipeline.mesh, statistic=statistic, per_image=per_image
@@ -352,9 +346,8 @@ def measure(
     order, chunks = [], []
     for begin in np.unique(begins):
         group, later = np.flatnonzero(begins == begin), trained.begun_at(begin)
-        own = arrays
-        if len(group) < len(labels):
-            own = {name: array[group] for name, array in arrays.items()}
+        whole = len(group) == len(labels)
+        own = arrays if whole else {name: x[group] for name, x in arrays.items()}
         for chunk in uncoded or uncoded_chunks(*later[:2], own, size):
             rows = first_row + jnp.arange(len(chunk.labels))
             first_row += len(rows)

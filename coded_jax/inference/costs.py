@@ -69,24 +69,24 @@ class Cost(NamedTuple):
         return self.whole.device_flops
 
     @property
+    def total(self) -> Round:
+        """Returns the sums of all rounds."""
+        return Round(*map(sum, zip(Round(0), *self.rounds, strict=True)))
+
+    @property
     def device_flops(self) -> float:
         """Operations of the busiest device, in all rounds."""
-        return sum(trip.device_flops for trip in self.rounds)
-
-    @property
-    def encode_flops(self) -> float:
-        """Operations of the client's encoders, in all rounds."""
-        return sum(trip.encode_flops for trip in self.rounds)
-
-    @property
-    def decode_flops(self) -> float:
-        """Operations of the client's decoders, where results are lost in all rounds."""
-        return sum(trip.decode_flops for trip in self.rounds)
+        return self.total.device_flops
 
     @property
     def client_total(self) -> float:
-        """Operations of the client: its blocks, its encoders and its decoders."""
-        return self.client_flops + self.encode_flops + self.decode_flops
+        """Operations of the client: its blocks, its encoders, and its decoders, where
+        results are lost in all rounds."""
+        return self.client_flops + self._coding
+
+    @property
+    def _coding(self) -> float:
+        return self.total.encode_flops + self.total.decode_flops
 
     @property
     def coded_flops(self) -> float:
@@ -96,29 +96,19 @@ class Cost(NamedTuple):
     @property
     def price(self) -> float:
         """Operations of encoding and decoding, over those of the coded blocks."""
-        return (self.encode_flops + self.decode_flops) / self.coded_flops
+        return self._coding / self.coded_flops
 
     @property
     def parts(self) -> dict[str, float]:
         """Returns work as fractions of the whole `F_Conv`: the client encodes, a device
         computes its pieces, the client decodes, and computes what is not coded."""
         flops = {
-            "encode": self.encode_flops,
+            "encode": self.total.encode_flops,
             "piece": self.device_flops,
-            "decode": self.decode_flops,
+            "decode": self.total.decode_flops,
             "uncoded": self.client_flops,
         }
         return {part: value / self.whole_flops for part, value in flops.items()}
-
-    @property
-    def bytes_in(self) -> float:
-        """Bytes that the busiest device receives, in all rounds."""
-        return sum(trip.bytes_in for trip in self.rounds)
-
-    @property
-    def bytes_out(self) -> float:
-        """Bytes that the busiest device returns, in all rounds."""
-        return sum(trip.bytes_out for trip in self.rounds)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as `results.json` has it, with the sums of all rounds."""
@@ -126,8 +116,8 @@ class Cost(NamedTuple):
             "whole": self.whole_flops,
             "uncoded": self.client_flops,
             "piece": self.device_flops,
-            "encode": self.encode_flops,
-            "decode": self.decode_flops,
+            "encode": self.total.encode_flops,
+            "decode": self.total.decode_flops,
             "devices": self.devices,
             "memory": self.memory,
             "second_tail": self.second_tail,
@@ -234,25 +224,19 @@ def cost_of(
     answers = all(stage.code.traits.answers_always for stage in pipeline.stages)
     if pipeline.coding.parity_moves and answers and len(pipeline.stages) > 1:
         devices = pipeline.n
-    has_copy, after = pipeline.tail_copy is not None, stages[-1]
+    copy, after = pipeline.tail_copy, stages[-1]
+    params = jax.eval_shape(pipeline.init, jax.random.key(0))
+    leaves = jax.tree.leaves(pipeline.of_stages(params))
+    memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     return Cost(
         rounds=tuple(_shared(cost.trip, images) for cost in stages if cost.trip),
         client_flops=sum(cost.flops for cost in stages if not cost.trip) / images,
         # Not the sum of all blocks: single convolutions are padded for their pieces.
         whole=_shared(whole_round(pipeline.base, variables, inputs, pixel), images),
         devices=devices,
-        memory=code_memory(pipeline),
-        second_tail=after.flops / images if has_copy and not after.trip else 0.0,
+        memory=float(memory + (copy.bytes if copy else 0)),
+        second_tail=after.flops / images if copy and not after.trip else 0.0,
     )
-
-
-def code_memory(pipeline: Pipeline) -> float:
-    """Counts the bytes of the codes' parameters, and of the tail's second copy."""
-    params = jax.eval_shape(pipeline.init, jax.random.key(0))
-    leaves = jax.tree.leaves(pipeline.of_stages(params))
-    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
-    copy = pipeline.tail_copy
-    return float(size if copy is None else size + copy.bytes)
 
 
 def whole_round(

@@ -21,7 +21,7 @@ from coded_jax.codes.erasures import moved_roles
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
 from coded_jax.devices.placement import PieceMap, run_locally
-from coded_jax.inference.pixels import as_inputs
+from coded_jax.inference.pixels import normalise
 from coded_jax.inference.stages import (
     CodedStage,
     Segment,
@@ -32,7 +32,7 @@ from coded_jax.inference.stages import (
     stage_results,
     whole_stage,
 )
-from coded_jax.inference.tails import Tail, TailCopy, run_tail
+from coded_jax.inference.tails import TailCopy
 from coded_jax.types import (
     BaseModel,
     Code,
@@ -163,10 +163,13 @@ class Pipeline(NamedTuple):
         """Returns whether a code needs features that are never negative."""
         return any(stage.code.traits.nonnegative for stage in self.stages)
 
-    @property
-    def tail(self) -> Tail:
-        """Returns the part that follows the last decoder."""
-        return Tail(self.after, self.base.head)
+    def run_tail(
+        self, variables: PyTree, decoded: State
+    ) -> tuple[jax.Array, jax.Array]:
+        """Computes the features that the head is given, float32 `[B, M*, M'*, D]`, and
+        the logits, from the output of the last decoder."""
+        features = compute(self.after, variables, decoded).astype(jnp.float32)
+        return features, self.base.head(variables, features)
 
     def init(self, key: jax.Array) -> PyTree:
         """Returns initial parameters of all codes, and of the tail's copy."""
@@ -193,10 +196,21 @@ class Pipeline(NamedTuple):
 
 
 def inputs_of(pipeline: Pipeline, images: jax.Array) -> jax.Array:
-    """Prepares images `[B, H, W, C]` for the first block, see `pixels.as_inputs`."""
-    return as_inputs(
-        images, pipeline.examples.mean, pipeline.examples.std, pipeline.dtype
-    )
+    """Prepares images `[B, H, W, C]` for the first block: uint8 pixels are normalised;
+    without a mean and a deviation, real numbers are taken as they are.
+
+    Raises:
+      ValueError: `images` are of the other kind.
+    """
+    mean, std = pipeline.examples.mean, pipeline.examples.std
+    if mean is not None and std is not None:
+        return normalise(images, mean, std).astype(pipeline.dtype)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images are {images.dtype}; accepted: real numbers as the network takes "
+            "them, since the pipeline has no mean and std"
+        )
+    return jnp.asarray(images).astype(pipeline.dtype)
 
 
 def exact_outputs(
@@ -242,9 +256,12 @@ def from_decoder(
     available: Sequence[jax.Array],
     *,
     spread: PieceMap = run_locally,
-    shortened: bool = False,
 ) -> State:
     """Runs the pipeline from the decoder of the first coded stage up to the last one.
+
+    Where one device simulates all, a stage of a systematic code that loses no data
+    result of the batch is computed whole, which gives the same features, up to
+    rounding, for fewer operations.
 
     Args:
       pipeline: the functions.
@@ -253,16 +270,13 @@ def from_decoder(
       results: of the first stage.
       available: for each coded stage, bool `[n, B]` or `[n, 1]`.
       spread: how the pieces come to their devices.
-      shortened: whether a stage of a systematic code that loses no data result of the
-        batch is computed whole, which gives the same features, up to rounding, for
-        fewer operations: for measuring accuracies, where one device simulates all.
 
     Returns:
       `[B, M*, M'*, D]`, the output of the last decoder, with what is kept.
     """
     first, *later = pipeline.stages
     state = end_stage(first, params[0], results.features, available[0], results.kept)
-    shortened = shortened and spread is run_locally and pipeline.whole_unless_lost
+    shortened = spread is run_locally and pipeline.whole_unless_lost
     for i, stage in enumerate(later, 1):
         run = functools.partial(
             run_stage,
@@ -305,13 +319,13 @@ def classify(
       The features that the head is given, float32 `[B, M*, M'*, D]`, and the logits,
       float32 `[B, ..., classes]`, NaN for images that have no answer.
     """
-    tail, copy = pipeline.tail, pipeline.tail_copy
+    run, copy = pipeline.run_tail, pipeline.tail_copy
     if copy is None:
-        features, logits = run_tail(tail, frozen, decoded)
+        features, logits = run(frozen, decoded)
     else:
         lost = lost_answers(pipeline, available)
-        own = lambda: run_tail(tail, copy.variables(params[-1], frozen), decoded)
-        base = lambda: run_tail(tail, frozen, decoded)
+        own = lambda: run(copy.variables(params[-1], frozen), decoded)
+        base = lambda: run(frozen, decoded)
         if available.shape[-1] == 1:
             features, logits = jax.lax.cond(lost[0], own, base)
         else:

@@ -28,33 +28,3 @@ def normalise(
     shape = (1,) * (pixels.ndim - 1) + (-1,)  # for jax_numpy_rank_promotion="raise"
     centre, scale = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
     return (pixels - centre) / scale
-
-
-def as_inputs(
-    images: jax.Array,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
-    dtype: str,
-) -> jax.Array:
-    """Prepares images for the first block.
-
-    Args:
-      images: `[B, H, W, C]`: uint8 pixels, which are normalised; or, without a mean and
-        a deviation, real numbers that are taken as they are.
-      mean, std: `[C]`, see `normalise`; or both None.
-      dtype: of the result.
-
-    Returns:
-      `[B, H, W, C]` of `dtype`.
-
-    Raises:
-      ValueError: `images` are of the other kind.
-    """
-    if mean is not None and std is not None:
-        return normalise(images, mean, std).astype(dtype)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"images are {images.dtype}; accepted: real numbers as the network takes "
-            "them, since the pipeline has no mean and std"
-        )
-    return jnp.asarray(images).astype(dtype)

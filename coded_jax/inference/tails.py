@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.inference.stages import Segment, compute
 from coded_jax.splitting.flattening import CALLS
 from coded_jax.types import PyTree, State
 
@@ -23,18 +22,6 @@ STEP = 0.1
 """Times what is trained is added to the base model's variables: Adam moves each number
 by about the learning rate, whatever its gradient, and a network that is trained already
 needs smaller steps than one that begins anew."""
-
-
-class Tail(NamedTuple):
-    """The part of the network between the last decoder and the logits.
-
-    Attributes:
-      after: blocks that are computed whole.
-      head: `(variables, features [B, M*, M'*, D]) -> logits [B, ..., classes]`.
-    """
-
-    after: Segment
-    head: Callable[[PyTree, jax.Array], jax.Array]
 
 
 class TailCopy(NamedTuple):
@@ -73,50 +60,35 @@ class TailCopy(NamedTuple):
         return more if self.settled else x + (STEP * more).astype(x.dtype)
 
 
-def run_tail(
-    tail: Tail, variables: PyTree, decoded: State
-) -> tuple[jax.Array, jax.Array]:
-    """Computes the features that the head is given, float32, and the logits."""
-    features = compute(tail.after, variables, decoded).astype(jnp.float32)
-    return features, tail.head(variables, features)
-
-
 def copy_tail(
-    tail: Tail,
-    variables: PyTree,
-    decoded: State,
+    run_tail: Callable[[PyTree, State], PyTree], variables: PyTree, decoded: State
 ) -> TailCopy:
     """Makes a copy of a tail, which begins as the same.
 
     Args:
-      tail: the functions.
+      run_tail: `Pipeline.run_tail`.
       variables: of the base model; arrays or shapes (`jax.ShapeDtypeStruct`).
       decoded: shapes of what the tail is given, for any batch.
     """
     leaves, structure = jax.tree.flatten(variables)
-    jaxpr = jax.make_jaxpr(lambda *args: run_tail(tail, *args)[1])(variables, decoded)
-    read = _read(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))[: len(leaves)]
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    jaxpr = jax.make_jaxpr(lambda *args: run_tail(*args)[1])(variables, decoded).jaxpr
+    read = _read(jaxpr, [True] * len(jaxpr.outvars))[: len(leaves)]
+    paths, _ = jax.tree_util.tree_flatten_with_path(variables)
+    # Of a network that is trained already, real numbers change, but no running means.
     trained = [
-        is_read and is_trained(path, leaf)
-        for is_read, path, leaf in zip(read, paths, leaves, strict=True)
+        is_read
+        and jnp.issubdtype(leaf.dtype, jnp.floating)
+        and "batch_stats" not in jax.tree_util.keystr(path)
+        for is_read, (path, leaf) in zip(read, paths, strict=True)
     ]
-    shapes = [
-        leaf.shape if own else () for own, leaf in zip(trained, leaves, strict=True)
-    ]
+    copied = [leaf.shape for own, leaf in zip(trained, leaves, strict=True) if own]
 
     def init() -> PyTree:
-        return jax.tree.unflatten(structure, [jnp.zeros(shape) for shape in shapes])
+        shapes = iter(copied)
+        zeros = [jnp.zeros(next(shapes) if own else ()) for own in trained]
+        return jax.tree.unflatten(structure, zeros)
 
-    size = 4 * sum(map(math.prod, filter(None, shapes)))
-    return TailCopy(init, tuple(trained), size)
-
-
-def is_trained(path: tuple, leaf: Any) -> bool:
-    """Returns whether a training changes a variable of a network that is trained
-    already: a real number, but no running mean of a batch norm."""
-    real = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return real and "batch_stats" not in jax.tree_util.keystr(path)
+    return TailCopy(init, tuple(trained), 4 * sum(map(math.prod, copied)))
 
 
 def _read(jaxpr: Any, wanted: list[bool]) -> list[bool]:

@@ -115,7 +115,7 @@ class Cut(NamedTuple):
     @property
     def merits(self) -> tuple[float, ...]:
         """Returns work and bytes of a device, rounds, and work of the client."""
-        moved = self.cost.bytes_in + self.cost.bytes_out
+        moved = self.cost.total.bytes_in + self.cost.total.bytes_out
         rounds = len(self.cost.rounds)
         return self.cost.device_flops, moved, rounds, self.cost.client_total
 

@@ -98,8 +98,8 @@ class Strategy(NamedTuple):
                 names.get(part, part): float(f"{share:.4g}")
                 for part, share in cost.parts.items()
             },
-            "bytes_in": cost.bytes_in,
-            "bytes_out": cost.bytes_out,
+            "bytes_in": cost.total.bytes_in,
+            "bytes_out": cost.total.bytes_out,
             "rounds": len(cost.rounds),
         }
 

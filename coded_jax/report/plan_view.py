@@ -39,7 +39,7 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
-        f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
+        f"{(cost.total.bytes_in + cost.total.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
         f"client does {client:.3f} of all blocks' work where results are lost; "
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
@@ -74,7 +74,7 @@ def proposal(plan: StagePlan, rates: Rates) -> Group:
             f"{100 * coded:.0f} %",
             f"{cost.device_flops / cost.whole_flops:.3f}",
             f"{cost.client_total / cost.whole_flops:.3f}",
-            f"{(cost.bytes_in + cost.bytes_out) / 1e3:.1f}",
+            f"{(cost.total.bytes_in + cost.total.bytes_out) / 1e3:.1f}",
         ]
         for name, cost, coded in chains
     ]

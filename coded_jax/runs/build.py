@@ -219,7 +219,7 @@ def _with_tail(
     x = jax.ShapeDtypeStruct((1, *pipeline.examples.shape), pipeline.dtype)
     for stage in pipeline.stages:
         x = jax.eval_shape(functools.partial(whole_stage, stage), variables, x)
-    return pipeline._replace(tail_copy=copy_tail(pipeline.tail, variables, x))
+    return pipeline._replace(tail_copy=copy_tail(pipeline.run_tail, variables, x))
 
 
 def make_pipeline(

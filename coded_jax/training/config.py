@@ -96,9 +96,7 @@ class TrainConfig:
         "none", "of the images that codes are trained on", one_of(AUGMENTATIONS)
     )
     distillation: float = setting(
-        0.0,
-        "weight of the squared error of the head's hidden values",
-        at_least(0),
+        0.0, "weight of the squared error of the head's hidden values", at_least(0)
     )
     supervision: float = setting(
         0.0,

@@ -4,7 +4,6 @@ epochs, checked, and averaged."""
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -56,13 +55,6 @@ def with_targets(
     return {**arrays, "targets": targets}
 
 
-def target_shapes(pipeline: Pipeline, total: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """Returns shapes of the exact outputs of all coded stages, for `total` inputs."""
-    plans = [stage.plan for stage in pipeline.stages]
-    shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
-    return tuple(jax.ShapeDtypeStruct((total, *s), pipeline.dtype) for s in shapes)
-
-
 def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
     """Returns whether the exact outputs of the coded stages are kept for all epochs.
 
@@ -71,15 +63,16 @@ def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
       total: training inputs.
       memory: bytes of a device.
     """
-    shapes = target_shapes(pipeline, total)
-    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in shapes)
+    size = sum(x.size * x.dtype.itemsize for x in _zeros.eval_shape(pipeline, total))
     return size <= min(CACHE_BYTES, memory // CACHE_SHARE)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _zeros(pipeline: Pipeline, total: int) -> tuple[jax.Array, ...]:
-    shapes = target_shapes(pipeline, total)
-    zeros = tuple(jnp.zeros(x.shape, x.dtype) for x in shapes)
+    """Returns arrays for the exact outputs of all coded stages, of `total` inputs."""
+    plans = [stage.plan for stage in pipeline.stages]
+    shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
+    zeros = tuple(jnp.zeros((total, *shape), pipeline.dtype) for shape in shapes)
     return placement.replicated(pipeline.mesh, zeros)
 
 

@@ -190,7 +190,10 @@ def fit(
                 startup.hand_back_memory()
             run.step += count
             if before - logged >= LOG_STEPS and earlier is not None:
-                _log(run, observer, before, earlier)
+                # Metrics of an earlier call, so that the device never waits.
+                if (np.asarray(earlier["bad_step"]) >= 0).any():
+                    run.require_finite()
+                observer.log(before, {"loss": float(np.mean(earlier["loss"]))})
                 logged = before
             ends_epoch = run.step == epoch_end
             most_seconds = EPOCH_SAVE_SECONDS if ends_epoch else SAVE_SECONDS
@@ -344,13 +347,6 @@ def _agreed(wishes: tuple[bool, bool], may_ask: bool) -> tuple[bool, ...]:
     if jax.process_count() == 1:
         return wishes
     return tuple(may_ask and processes.any_process(wish) for wish in wishes)
-
-
-def _log(run: _Run, observer: Observer, step: int, metrics: Any) -> None:
-    """Logs the metrics of an earlier call, so that the device never waits."""
-    if (np.asarray(metrics["bad_step"]) >= 0).any():
-        run.require_finite()
-    observer.log(step, {"loss": float(np.mean(metrics["loss"]))})
 
 
 def _end_epoch(run: _Run, task: Task, observer: Observer, metrics: Any) -> None:

@@ -181,7 +181,11 @@ def coded_losses(
         images, targets = batch["images"], batch.get("targets")
         if targets is None:
             targets = exact_outputs(pipeline, frozen, images)
-        states, groups = _exact_states(pipeline, frozen, images, targets), []
+        # What each stage is given if nothing is coded, and the output of the last one.
+        states, groups = [inputs_of(pipeline, images)], []
+        for stage, target in zip(pipeline.stages, targets, strict=True):
+            kept = apart(compute(stage.before, frozen, states[-1]))[1]
+            states.append(together(target, kept))
         for number, end in enumerate((*starts[1:], len(images))):
             rows = slice(starts[number], end)
             exact = jax.tree.map(lambda x, rows=rows: x[rows], states)
@@ -222,7 +226,7 @@ def _decode_from(
     available: jax.Array,
 ) -> tuple[list[jax.Array], State]:
     """Returns the errors `[B]` of all stages and the last one's output, where nothing
-    is lost before the stage of this number; `exact` is as of `_exact_states`."""
+    is lost before the stage of this number."""
     decoded = exact[number]
     errors = [jnp.zeros(len(apart(decoded)[0]))] * number
     for i in range(number, len(pipeline.stages)):
@@ -237,21 +241,6 @@ def _decode_from(
         )
         errors.append(_mean_square(apart(decoded)[0] - target))
     return errors, decoded
-
-
-def _exact_states(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    images: jax.Array,
-    targets: tuple[jax.Array, ...],
-) -> list[State]:
-    """Returns the input of the first stage, and what each stage puts out, if nothing is
-    coded: `targets`, with what the blocks between the stages keep beside it."""
-    states = [inputs_of(pipeline, images)]
-    for stage, target in zip(pipeline.stages, targets, strict=True):
-        kept = apart(compute(stage.before, frozen, states[-1]))[1]
-        states.append(together(target, kept))
-    return states
 
 
 def compare_ends(

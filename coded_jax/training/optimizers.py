@@ -13,26 +13,15 @@ FIRST = 25.0  # times that the highest rate of `one_cycle` is the first one
 Rate = float | optax.Schedule
 
 
-def constant(rate: float, steps: int) -> Rate:
-    """Returns the rate as it is."""
-    del steps
-    return rate
-
-
-def one_cycle(rate: float, steps: int) -> Rate:
-    """Returns a rate that rises to `rate`, and falls to zero, along cosines.
-
-    As of Smith and Topin (2018).
-    """
-    return optax.cosine_onecycle_schedule(steps, rate, RISING, FIRST)
-
-
 SCHEDULES: dict[str, Callable[[float, int], Rate]] = {
     "cosine": optax.cosine_decay_schedule,
-    "one_cycle": one_cycle,
-    "constant": constant,
+    "one_cycle": lambda rate, steps: optax.cosine_onecycle_schedule(
+        steps, rate, RISING, FIRST
+    ),
+    "constant": lambda rate, steps: rate,
 }
-"""`(highest rate, steps) -> rate`."""
+"""`(highest rate, steps) -> rate`; `one_cycle` rises to the highest rate, and falls to
+zero, along cosines (Smith and Topin 2018)."""
 
 
 def adam(rate: Rate, weight_decay: float) -> optax.GradientTransformation:

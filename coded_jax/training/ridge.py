@@ -9,12 +9,12 @@ decoder as it is and no matrix of its hidden values.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.scipy.sparse.linalg import cg
+from jax.typing import ArrayLike
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures
@@ -34,8 +34,9 @@ squares of these."""
 ITERATIONS = 30
 
 
+@functools.partial(jax.jit, static_argnames=("pipeline", "seed"))
 def with_ridge(
-    pipeline: Pipeline, frozen: PyTree, params: PyTree, images: np.ndarray, seed: int
+    pipeline: Pipeline, frozen: PyTree, params: PyTree, images: ArrayLike, seed: int
 ) -> PyTree:
     """Returns parameters of codes whose decoders' last layers are fitted.
 
@@ -54,18 +55,7 @@ def with_ridge(
       ValueError: a decoder has no layer with a kernel.
     """
     coding = pipeline.coding._replace(dtype="float32")
-    pipeline = pipeline._replace(coding=coding)
-    return _with_ridge(pipeline, frozen, params, images, jax.random.key(seed))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _with_ridge(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    params: PyTree,
-    images: jax.Array,
-    key: jax.Array,
-) -> PyTree:
+    pipeline, key = pipeline._replace(coding=coding), jax.random.key(seed)
     state, fitted = inputs_of(pipeline, images), []
     for i, stage in enumerate(pipeline.stages):
         odds = erasures.odds_of_harmful(pipeline.k, pipeline.n, pipeline.r)
@@ -96,18 +86,17 @@ def _fit(
     target: jax.Array,
 ) -> PyTree:
     """Returns the parameters of a code with the last layer of its decoder fitted."""
-    path = last_layer(params["decoder"])
+    layers = flatten_dict(params["decoder"], keep_empty_nodes=True)
+    first = {path: layers[path] for path in last_layer(params["decoder"])}
 
     def with_last(last: PyTree) -> PyTree:
-        return {**params, "decoder": _replaced(params["decoder"], path, last)}
+        return {**params, "decoder": unflatten_dict({**layers, **last})}
 
     def decode(last: PyTree) -> jax.Array:
         own = with_last(last)
-        return apart(
-            end_stage(stage, own, results, available, kept, unconditional=True)
-        )[0]
+        ended = end_stage(stage, own, results, available, kept, unconditional=True)
+        return apart(ended)[0]
 
-    first = functools.reduce(lambda tree, name: tree[name], path, params["decoder"])
     guess, change = jax.linearize(decode, first)
     back = jax.linear_transpose(change, first)
     scale = target.size * jnp.square(target).mean()
@@ -121,32 +110,23 @@ def _fit(
     return with_last(jax.tree.map(jnp.add, first, best))
 
 
-def last_layer(variables: PyTree) -> list[str]:
-    """Returns the path to a network's last layer: the one named `features`, or else the
-    last one by number.
+def last_layer(variables: PyTree) -> list[tuple[str, ...]]:
+    """Returns the paths to a network's last layer, to its kernel and its bias: the one
+    named `features`, or else the last one by number.
 
     Raises:
       ValueError: there is none with a kernel.
     """
-    path, node = [], variables
-    while not (isinstance(node, dict) and "kernel" in node and "features" not in node):
-        fits = isinstance(node, dict) and bool(node)
-        accepted = "drawn with a decoder that has no layer with a kernel"
-        require("decoder_start", "ridge", fits, accepted)
-        name = "features" if "features" in node else max(node, key=_number)
-        path.append(name)
-        node = node[name]
-    return path
+    paths = [*flatten_dict(variables)]
+    kernels = [path for path in paths if path[-1] == "kernel"]
+    accepted = "drawn with a decoder that has no layer with a kernel"
+    require("decoder_start", "ridge", bool(kernels), accepted)
+    order = lambda path: [(name == "features", _number(name)) for name in path[:-1]]
+    *layer, _ = max(kernels, key=order)
+    return [path for path in paths if [*path[:-1]] == layer]
 
 
 def _number(name: str) -> int:
     """Returns the number of a layer `Name_2`; -1 without one."""
     digits = name.rpartition("_")[2]
     return int(digits) if digits.isdigit() else -1
-
-
-def _replaced(tree: PyTree, path: list[str], leaf: Any) -> PyTree:
-    if not path:
-        return leaf
-    name, *rest = path
-    return {**tree, name: _replaced(tree[name], rest, leaf)}

@@ -269,7 +269,7 @@ PRICE: Columns = {
         if (saved := x.cost.whole_flops - x.cost.device_flops) > 0
         else "-"
     ),
-    "kB": lambda x: f"{(x.cost.bytes_in + x.cost.bytes_out) / 1e3:.1f}",
+    "kB": lambda x: f"{(x.cost.total.bytes_in + x.cost.total.bytes_out) / 1e3:.1f}",
     "rounds": lambda x: x.rounds or str(len(x.cost.rounds)),
     "memory, kB": lambda x: f"{x.cost.memory / 1e3:.0f}",
 }

@@ -54,7 +54,7 @@ class Point(NamedTuple):
     @property
     def bytes(self) -> float:
         """Bytes that a device receives and returns for one image, in all rounds."""
-        return self.cost.bytes_in + self.cost.bytes_out
+        return self.cost.total.bytes_in + self.cost.total.bytes_out
 
     @property
     def rounds(self) -> int:

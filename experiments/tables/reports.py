@@ -202,7 +202,7 @@ COSTS: Columns = {
     "together": lambda x: f"{sum(x.parts.values()):.3f}",
     "Mflop": lambda x: f"{sum(x.parts.values()) * x.whole_flops / 1e6:.3g}",
     "rounds": lambda x: str(len(x.rounds)),
-    "kB": lambda x: f"{(x.bytes_in + x.bytes_out) / 1e3:.3g}",
+    "kB": lambda x: f"{(x.total.bytes_in + x.total.bytes_out) / 1e3:.3g}",
 }
 
 

@@ -187,8 +187,8 @@ COSTS: dict[str, Callable[[Cost], str]] = {
     "decode": lambda x: f"{x.parts['decode']:.3f}",
     "rest": lambda x: f"{x.parts['uncoded']:.3f}",
     "client's work": lambda x: f"{x.client_total / x.whole_flops:.3f}",
-    "kB in": lambda x: f"{x.bytes_in / 1e3:.1f}",
-    "kB out": lambda x: f"{x.bytes_out / 1e3:.1f}",
+    "kB in": lambda x: f"{x.total.bytes_in / 1e3:.1f}",
+    "kB out": lambda x: f"{x.total.bytes_out / 1e3:.1f}",
     "rounds": lambda x: str(len(x.rounds)),
 }
 PARTS = ("mean", "worst")

@@ -19,7 +19,7 @@ def test_the_second_tail_answers_what_lost_data_in_any_stage():
     pipeline = Pipeline(base, (stage, stage), Segment(), Coding(2, 1))
     frozen = {"head": jnp.ones((4, 5))}
     decoded = jax.random.uniform(jax.random.key(0), (3, 2, 2, 4))
-    copy = copy_tail(pipeline.tail, frozen, decoded)
+    copy = copy_tail(pipeline.run_tail, frozen, decoded)
     pipeline = pipeline._replace(tail_copy=copy)
     params = ({}, {}, {"head": jnp.full((4, 5), 20.0)})  # a tenth is added to ones
     available = np.ones((2, 3, 3), bool)  # stages, results, images

@@ -42,8 +42,8 @@ def test_a_strategy_costs_its_rounds_and_what_the_client_computes():
     assert costs.work_fraction(stages) == pytest.approx(expected)
     assert [*cost.rounds] == [c.trip for c in coded]
     assert cost.device_flops == sum(c.trip.device_flops for c in coded)
-    assert cost.bytes_in == sum(c.trip.bytes_in for c in coded)
-    assert cost.bytes_out == sum(c.trip.bytes_out for c in coded)
+    assert cost.total.bytes_in == sum(c.trip.bytes_in for c in coded)
+    assert cost.total.bytes_out == sum(c.trip.bytes_out for c in coded)
     assert cost.client_flops == stages[1].flops + stages[3].flops
     of_code = sum(c.trip.encode_flops + c.trip.decode_flops for c in coded)
     assert cost.client_total == pytest.approx(of_code + cost.client_flops)
@@ -60,8 +60,8 @@ def test_copies_of_pieces_are_sent_as_pixels():
     """One byte each, where mixtures of pieces are real numbers of four."""
     learned = cost_of((28, 28, 1), code="learned", baselines=())
     copies = cost_of((28, 28, 1), code="replication", baselines=())
-    assert (learned.bytes_in, copies.bytes_in) == (4 * 20 * 28, 20 * 28)
-    assert learned.bytes_out == copies.bytes_out
+    assert (learned.total.bytes_in, copies.total.bytes_in) == (4 * 20 * 28, 20 * 28)
+    assert learned.total.bytes_out == copies.total.bytes_out
 
 
 def test_a_group_shares_its_cost():

@@ -4,17 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.inference.stages import Segment
-from coded_jax.inference.tails import Tail, copy_tail, run_tail
+from coded_jax.inference.tails import copy_tail
 
 
+@jax.jit
 def after(variables, x):
     mean = variables["batch_stats"]["mean"]
     return jax.nn.relu(x @ variables["w"] - mean[None, None, None])
 
 
-# `relu(x w) v`, beside a variable that is not read, and a running mean.
-TAIL = Tail(Segment(jax.jit(after), (2, 2)), lambda v, x: x.mean((1, 2)) @ v["head"])
+def run_tail(variables, x):
+    """`relu(x w) v`, beside a variable that is not read, and a running mean."""
+    features = after(variables, x)
+    return features, features.mean((1, 2)) @ variables["head"]
+
+
 VARIABLES = {
     "other": jnp.ones((7, 7)),
     "w": jnp.arange(6.0).reshape(2, 3),
@@ -29,7 +33,7 @@ SHAPE = jax.ShapeDtypeStruct(X.shape, X.dtype)
 
 
 def test_a_copy_has_what_the_tail_reads_twice_and_nothing_else():
-    copy = copy_tail(TAIL, VARIABLES, SHAPE)
+    copy = copy_tail(run_tail, VARIABLES, SHAPE)
     shapes = jax.tree.map(jnp.shape, copy.init())
     assert shapes["w"] == (2, 3) and shapes["head"] == (3, 4)
     assert shapes["other"] == shapes["count"] == shapes["batch_stats"]["mean"] == ()
@@ -37,7 +41,7 @@ def test_a_copy_has_what_the_tail_reads_twice_and_nothing_else():
 
 
 def test_a_copy_begins_as_the_same_moves_by_steps_and_is_settled():
-    copy = copy_tail(TAIL, VARIABLES, SHAPE)
+    copy = copy_tail(run_tail, VARIABLES, SHAPE)
     params = copy.init()
     same = copy.variables(params, VARIABLES)
     jax.tree.map(np.testing.assert_array_equal, same, VARIABLES)
@@ -57,8 +61,8 @@ def test_a_copy_begins_as_the_same_moves_by_steps_and_is_settled():
 
 
 def test_gradients_reach_a_copy_alone():
-    copy = copy_tail(TAIL, VARIABLES, SHAPE)
-    loss = lambda p: run_tail(TAIL, copy.variables(p, VARIABLES), X)[1].sum()
+    copy = copy_tail(run_tail, VARIABLES, SHAPE)
+    loss = lambda p: run_tail(copy.variables(p, VARIABLES), X)[1].sum()
     gradients = jax.grad(loss)(copy.init())
     assert np.any(gradients["w"]) and np.any(gradients["head"])
     assert not np.any(gradients["other"])
