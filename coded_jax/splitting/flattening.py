@@ -136,7 +136,7 @@ def flatten(
     forms = tuple(map(form_of, leaves))
     image = jax.ShapeDtypeStruct((batch, *image_shape), dtype)
     # The types of a jaxpr name the mesh, its operations the precision.
-    precision = jax.config.jax_default_matmul_precision  # type: ignore
+    precision = jax.config.jax_default_matmul_precision
     context = (jax.sharding.get_abstract_mesh(), precision)
     return _flatten(f, structure, forms, image, context)
 

@@ -16,18 +16,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from coded_jax.checks import first_line
-from coded_jax.splitting.flattening import (
-    BATCH,
-    Flat,
-    flatten,
-    form_of,
-    needed,
-    run,
-    variables_among,
-)
+from coded_jax.splitting import flattening
+from coded_jax.splitting.flattening import BATCH, Flat
 from coded_jax.staging.graph import Graph, Packing, Place, make_graph, names_of
 from coded_jax.staging.resizing import run_resized
 from coded_jax.types import Block, Kept, PyTree, State, apart, together
@@ -59,11 +51,6 @@ class Network:
     paths: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
-    @property
-    def graph(self) -> Graph:
-        """Its operations, for `flattening.BATCH` images of float32."""
-        return _graph_of(self)
-
     def traced(
         self, batch: int, known: dict[int, Any] | None = None, dtype: Any = jnp.float32
     ) -> Flat:
@@ -78,16 +65,16 @@ class Network:
         forms = list(self.forms)
         for i, form in enumerate(forms):
             if known and i in known:
-                forms[i] = form_of(known[i])
+                forms[i] = flattening.form_of(known[i])
             elif dtype != jnp.float32 and jnp.issubdtype(form.dtype, jnp.floating):
                 forms[i] = form.update(dtype=dtype)
         variables = jax.tree.unflatten(self.structure, forms)
-        return flatten(self.model, variables, self.image_shape, batch, dtype)
+        return flattening.flatten(self.model, variables, self.image_shape, batch, dtype)
 
 
 @functools.lru_cache(maxsize=16)
-def _graph_of(network: Network) -> Graph:
-    """Traces a network, and checks what it returns.
+def graph_of(network: Network) -> Graph:
+    """Returns the operations of a network, for `BATCH` images of float32.
 
     Raises:
       ValueError: it fails, or does not return one array that depends on the image.
@@ -140,7 +127,7 @@ def network_of(
     return Network(
         model=functools.partial(model),
         structure=structure,
-        forms=tuple(form_of(leaf) for _, leaf in leaves),
+        forms=tuple(flattening.form_of(leaf) for _, leaf in leaves),
         paths=tuple(paths),
         image_shape=image_shape,
     )
@@ -196,7 +183,7 @@ class PartBlock:
 
     def __call__(self, variables: PyTree, state: State) -> State:
         x, kept = apart(state)
-        network, graph = self.network, self.network.graph
+        network, graph = self.network, graph_of(self.network)
         part, interfaces = self.parts[self.index], _interfaces(graph, self.parts)
         packing, held = interfaces[self.index]
         own = variables[self.name] if self.leaves else {}
@@ -210,26 +197,25 @@ class PartBlock:
             return self._run_twice(variables, x, kept, held)
         values = flat.constants([leaves.get(i) for i in range(len(network.forms))])
         eqns = [flat.dynamic[i] for i in graph.order[part.start : part.end]]
-        goals = variables_among(v for eqn in eqns for v in eqn.invars)
-        if self.is_last:
-            goals |= variables_among(flat.results)
-        run(needed(flat.constant, goals), values)
+        flattening.run(_constants_of(flat, eqns, self.is_last), values)
         x = x.astype(traced[packing.variables[0]].aval.dtype)
-        arrays = _unpack(x, packing, graph)
-        values |= {traced[v]: a for v, a in zip(packing.variables, arrays, strict=True)}
+        inputs = [traced[v] for v in packing.variables]
+        values |= zip(inputs, _unpack(x, packing, graph), strict=True)
         if part.coded:
-            of_part = list(packing.variables)
-            for op in graph.operations[part.start : part.end]:
-                of_part += op.eqn.outvars
-            less = {traced[v]: _less(graph.places[v], packing.base, x) for v in of_part}
+            operations = graph.operations[part.start : part.end]
+            made = [v for op in operations for v in op.eqn.outvars]
+            less = {
+                traced[v]: _less(graph.places[v], packing.base, x)
+                for v in (*packing.variables, *made)
+            }
             run_resized(eqns, less, values, flat.constant)
         else:
-            values |= {traced[v]: a for v, a in zip(held, kept, strict=True)}
-            run(eqns, values)
+            values |= zip((traced[v] for v in held), kept, strict=True)
+            flattening.run(eqns, values)
         if self.is_last:
             return values[flat.results[0]]
-        packing, held = interfaces[self.index + 1]
-        out = _pack([values[traced[v]] for v in packing.variables], packing, graph)
+        after, held = interfaces[self.index + 1]
+        out = _pack([values[traced[v]] for v in after.variables], after, graph)
         out = out.astype(dtype) if is_real(out) else out
         if not part.coded:
             kept = tuple(values[traced[v]] for v in held)
@@ -261,18 +247,22 @@ class PartBlock:
 
 def blocks_of(network: Network, parts: Sequence[Part]) -> list[PartBlock]:
     """Returns a function for each part, in their order."""
-    graph, blocks = network.graph, []
-    numbers = {v: i for i, v in enumerate(graph.flat.weights)}
+    graph, blocks = graph_of(network), []
     for index, part in enumerate(parts):
         eqns = [op.eqn for op in graph.operations[part.start : part.end]]
-        reads = variables_among(v for eqn in eqns for v in eqn.invars)
+        eqns += _constants_of(graph.flat, eqns, part is parts[-1])
+        reads = flattening.variables_among(v for eqn in eqns for v in eqn.invars)
         if part is parts[-1]:
-            reads |= variables_among(graph.flat.results)
-        constant = needed(graph.flat.constant, reads)
-        reads |= variables_among(v for eqn in constant for v in eqn.invars)
-        leaves = tuple(sorted(numbers[v] for v in reads if v in numbers))
+            reads |= flattening.variables_among(graph.flat.results)
+        leaves = tuple(i for i, v in enumerate(graph.flat.weights) if v in reads)
         blocks.append(PartBlock(network, tuple(parts), index, leaves))
     return blocks
+
+
+def _constants_of(flat: Flat, eqns: Sequence[Any], is_last: bool) -> list[Any]:
+    """Returns the equations of constants that the equations of a part need."""
+    goals = [v for eqn in eqns for v in eqn.invars]
+    return flattening.needed(flat.constant, goals + flat.results * is_last)
 
 
 @functools.lru_cache(maxsize=64)
@@ -283,16 +273,18 @@ def _interfaces(
     into one array, and those that the client keeps beside it."""
     crossing = [([graph.flat.image], [])]
     for part, following in itertools.pairwise(parts):
-        packed, kept = graph.live[part.end], []
+        live = graph.live[part.end]
         if part.coded:
-            kept = [v for v in packed if graph.made_by[v] < part.start]
-            packed = [v for v in packed if graph.made_by[v] >= part.start]
-        elif following.coded:
-            kept = [v for v in packed if graph.last_use[v] >= following.end]
+            is_own = lambda v, start=part.start: graph.made_by[v] >= start
+            packed, kept = filter(is_own, live), itertools.filterfalse(is_own, live)
+        elif following.coded:  # which may read what others do later, too
             later = graph.operations[following.start : following.end]
             reads = {v for op in later for v in op.reads}
-            packed = [v for v in packed if v in reads]
-        crossing.append((packed, kept))
+            packed = (v for v in live if v in reads)
+            kept = (v for v in live if graph.last_use[v] >= following.end)
+        else:
+            packed, kept = live, ()
+        crossing.append((list(packed), list(kept)))
     interfaces = []
     for packed, kept in crossing:
         packing = graph.packing(packed)
@@ -318,14 +310,13 @@ def _pack(arrays: Sequence[jax.Array], packing: Packing, graph: Graph) -> jax.Ar
     Of values that are finer than others, the ones at a place become channels.
     """
     parts = []
-    for x, v, (rows, columns) in zip(
-        arrays, packing.variables, packing.finer, strict=True
-    ):
-        x = jnp.moveaxis(x, graph.places[v].axes, (0, 1, 2))
+    of_values = zip(arrays, packing.variables, packing.finer, strict=True)
+    for array, v, (rows, columns) in of_values:
+        x = jnp.moveaxis(array, graph.places[v].axes, (0, 1, 2))
         if (rows, columns) != (1, 1):
             batch, height, width, *_ = x.shape
-            x = x.reshape(batch, height // rows, rows, width // columns, columns, -1)
-            x = lax.transpose(x, (0, 1, 3, 2, 4, 5))
+            blocks = (batch, height // rows, rows, width // columns, columns, -1)
+            x = jnp.swapaxes(x.reshape(blocks), 2, 3)
         parts.append(x if x.ndim == 4 else x.reshape(*x.shape[:3], -1))
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
@@ -339,8 +330,8 @@ def _unpack(x: jax.Array, packing: Packing, graph: Graph) -> list[jax.Array]:
         channels = math.prod(sizes) * rows * columns
         part = x if len(packing.finer) == 1 else x[..., done : done + channels]
         if (rows, columns) != (1, 1):
-            part = part.reshape(batch, height, width, rows, columns, -1)
-            part = lax.transpose(part, (0, 1, 3, 2, 4, 5))
+            part = part.reshape((batch, height, width, rows, columns, -1))
+            part = jnp.swapaxes(part, 2, 3)
         part = part.reshape(batch, height * rows, width * columns, *sizes)
         arrays.append(jnp.moveaxis(part, (0, 1, 2), graph.places[v].axes))
         done += channels

@@ -16,7 +16,7 @@ from coded_jax.inference.rates import Rates
 from coded_jax.splitting.convolutions import rounded_down
 from coded_jax.splitting.flattening import is_array
 from coded_jax.splitting.plan import make_plan
-from coded_jax.staging.blocks import Part, PartBlock, blocks_of, network_of
+from coded_jax.staging.blocks import Part, PartBlock, blocks_of, graph_of, network_of
 from coded_jax.staging.chains import Chain, best_chains
 from coded_jax.staging.graph import Graph, Sizes
 from coded_jax.staging.hindrances import WORTH, hindrance, obstacles
@@ -132,7 +132,8 @@ def plan_stages(
     require_type("rates", rates, Rates | None, "Rates or None")
     variables = jax.tree.map_with_path(_as_array, variables)
     network = network_of(model, variables, (height, width, channels))
-    graph, ends, rates = network.graph, _head_cuts(network.graph), rates or Rates()
+    graph, rates = graph_of(network), rates or Rates()
+    ends = _head_cuts(graph)
     found = [s for s in segments(graph, k, r) if ends and s.end <= ends[-1]]
     while True:
         search = functools.partial(
@@ -300,7 +301,7 @@ def _costs(
       The costs of all parts, and the segments that cannot be split after all.
     """
     costs, refused, left = [], set(), iter(chosen)
-    network = blocks[0].network
+    network, graph = blocks[0].network, graph_of(blocks[0].network)
     state = jax.ShapeDtypeStruct((1, *network.image_shape), "float32")
     for i, block in enumerate(blocks):
         part, (_, height, width, channels) = block.parts[i], apart(state)[0].shape
@@ -310,7 +311,7 @@ def _costs(
             blocks=(i + 1, i + 1),
             input_shape=shape,
             output_shape=apart(state)[0].shape[1:],
-            flops=network.graph.flops(part.start, part.end),
+            flops=graph.flops(part.start, part.end),
         )
         if part.coded:
             segment = next(left)

@@ -14,12 +14,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from coded_jax.splitting.constants import ELEMENTWISE, axes_kept_by_reshape
+from coded_jax.splitting.constants import ELEMENTWISE, axes_after
 from coded_jax.splitting.flattening import Values, read
 from coded_jax.splitting.rules import ALIGNED
 
 Less = Mapping[int, int]
 """Axis of a value -> positions that it has less than that of the whole image."""
+
+
+OF_RESULT = {"broadcast_in_dim": "shape", "iota": "shape", "reshape": "new_sizes"}
+OF_OPERAND = {"slice": "limit_indices", "dynamic_slice": "slice_sizes"}
+"""Parameters that have the sizes of the result, or those of the first operand."""
 
 
 def run_resized(
@@ -42,16 +47,15 @@ def run_resized(
     made_by = {v: eqn for eqn in constants for v in eqn.outvars}
     for eqn in eqns:
         aligned = eqn.primitive.name in ELEMENTWISE | ALIGNED
-        out = less[eqn.outvars[0]]
-        operands = []
+        after, operands, before = less[eqn.outvars[0]], [], []
         for v in eqn.invars:
+            before.append({} if hasattr(v, "val") else less.get(v, {}))
             x = read(v, values)
             if aligned and not hasattr(v, "val") and v not in less and jnp.ndim(x):
-                own = {a: n for a, n in out.items() if x.shape[a] > 1}
+                own = {a: n for a, n in after.items() if x.shape[a] > 1}
                 x = _smaller_constant(v, own, values, made_by)
             operands.append(x)
-        before = [less.get(v, {}) if not hasattr(v, "val") else {} for v in eqn.invars]
-        results = _bind(eqn, operands, before, out)
+        results = _bind(eqn, operands, before, after)
         values.update(zip(eqn.outvars, results, strict=True))
 
 
@@ -61,28 +65,23 @@ def _bind(
     """Evaluates an equation whose operands have `before` less than on the whole, and
     its results `after`."""
     params, operands = dict(eqn.params), list(operands)
-    match eqn.primitive.name:
-        case "broadcast_in_dim":
-            params["shape"] = _shorter(params["shape"], after)
-        case "reshape":
-            params["new_sizes"] = _shorter(params["new_sizes"], after)
-        case "slice":
-            params["limit_indices"] = _shorter(params["limit_indices"], before[0])
-        case "dynamic_slice":
-            params["slice_sizes"] = _shorter(params["slice_sizes"], before[0])
-        case "gather":
-            sizes, numbers = params["slice_sizes"], params["dimension_numbers"]
-            whole = {axis: n for axis, n in before[0].items() if sizes[axis] > 1}
-            params["slice_sizes"] = _shorter(sizes, whole)
-            # The first ones of evenly spaced indices.
-            axes = range(len(eqn.outvars[0].aval.shape))
-            indexed = [axis for axis in axes if axis not in numbers.offset_dims]
-            for place, axis in enumerate(indexed):
-                if axis in after:
-                    end = operands[1].shape[place] - after[axis]
-                    operands[1] = lax.slice_in_dim(operands[1], 0, end, axis=place)
-        case "dot_general":
-            _resize_matrix(eqn, operands, before, after)
+    name = eqn.primitive.name
+    if key := OF_RESULT.get(name):
+        params[key] = _shorter(params[key], after)
+    elif key := OF_OPERAND.get(name):
+        params[key] = _shorter(params[key], before[0])
+    elif name == "gather":
+        sizes, numbers = params["slice_sizes"], params["dimension_numbers"]
+        whole = {axis: n for axis, n in before[0].items() if sizes[axis] > 1}
+        params["slice_sizes"] = _shorter(sizes, whole)
+        # The first ones of evenly spaced indices.
+        axes = range(eqn.outvars[0].aval.ndim)
+        indexed = [axis for axis in axes if axis not in numbers.offset_dims]
+        lengths = zip(indexed, operands[1].shape, strict=False)
+        ends = [length - after.get(axis, 0) for axis, length in lengths]
+        operands[1] = operands[1][tuple(map(slice, ends))]
+    elif name == "dot_general":
+        _resize_matrix(eqn, operands, before, after)
     results = eqn.primitive.bind(*operands, **params)
     results = results if eqn.primitive.multiple_results else [results]
     expected = _shorter(eqn.outvars[0].aval.shape, after)
@@ -109,16 +108,12 @@ def _resize_matrix(
     if more or not less:
         return
     (into,) = contracted[1 - which]
-    matrix, out = operands[1 - which], 1 - into
-    fewer = after[0 if which else len(eqn.outvars[0].aval.shape) - 1]
-    half = (matrix.shape[out] - fewer) // 2
-    first = lax.slice_in_dim(matrix, 0, matrix.shape[into] - less, axis=into)
-    last = lax.slice_in_dim(matrix, less, None, axis=into)
-    halves = (
-        lax.slice_in_dim(first, 0, half, axis=out),
-        lax.slice_in_dim(last, half + fewer, None, axis=out),
-    )
-    operands[1 - which] = lax.concatenate(halves, out)
+    matrix = jnp.moveaxis(operands[1 - which], into, 0)
+    fewer = after[0 if which else eqn.outvars[0].aval.ndim - 1]
+    half = (matrix.shape[1] - fewer) // 2
+    halves = matrix[: matrix.shape[0] - less, :half], matrix[less:, half + fewer :]
+    smaller = lax.concatenate(halves, 1)
+    operands[1 - which] = jnp.moveaxis(smaller, 0, into)
 
 
 def _smaller_constant(
@@ -134,33 +129,23 @@ def _smaller_constant(
             "move what reads it to the head"
         )
     eqn = made_by[v]
-    name, operands = eqn.primitive.name, eqn.invars
-    inner = [_of_operand(eqn, u, less) for u in operands]
-    smaller = [
+    before = [_of_operand(eqn, u, less) for u in eqn.invars]
+    operands = [
         _smaller_constant(u, own, values, made_by)
-        for u, own in zip(operands, inner, strict=True)
+        for u, own in zip(eqn.invars, before, strict=True)
     ]
-    if name == "iota":
-        shape = _shorter(eqn.params["shape"], less)
-        return lax.broadcasted_iota(eqn.params["dtype"], shape, eqn.params["dimension"])
-    return _bind(eqn, smaller, inner, less)[list(eqn.outvars).index(v)]
+    return _bind(eqn, operands, before, less)[list(eqn.outvars).index(v)]
 
 
 def _of_operand(eqn: Any, u: Any, less: Less) -> Less:
     """Returns the lengths that an operand lacks, by axis, if a result lacks `less`."""
-    name, params = eqn.primitive.name, eqn.params
-    shape = jnp.shape(getattr(u, "val", u.aval))
-    if not shape:
-        return {}
-    if name == "broadcast_in_dim":
-        to = params["broadcast_dimensions"]
-        return {a: less[to[a]] for a, n in enumerate(shape) if n > 1 and to[a] in less}
-    if name == "transpose":
-        return {a: less[i] for i, a in enumerate(params["permutation"]) if i in less}
-    if name in ("reshape", "squeeze"):
-        kept = axes_kept_by_reshape(shape, eqn.outvars[0].aval.shape)
-        return {a: less[i] for a, i in kept.items() if i in less and shape[a] > 1}
-    if name.startswith("reduce_window"):
-        strides = params["window_strides"]
-        return {a: n * strides[a] for a, n in less.items()}
-    return {a: n for a, n in less.items() if shape[a] > 1}
+    name, shape = eqn.primitive.name, u.aval.shape
+    to = {axis: axis for axis in range(len(shape))}
+    factors: Sequence[int] = [1] * len(shape)
+    if name in ("broadcast_in_dim", "transpose", "reshape", "squeeze") and shape:
+        to = axes_after(eqn)
+    elif name.startswith("reduce_window") and shape:
+        factors = eqn.params["window_strides"]
+    return {
+        a: less[i] * factors[a] for a, i in to.items() if i in less and shape[a] > 1
+    }
