@@ -35,12 +35,13 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
     k = next(stage.plan.k for stage in stages if stage.plan)
     rounds = "1 round" if len(cost.rounds) == 1 else f"{len(cost.rounds)} rounds"
     client = cost.client_total / cost.whole_flops
+    moved = cost.total.bytes_in + cost.total.bytes_out
     summary = (
         f"k={k} data and r={r} parity pieces: each of {k + r} devices does "
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
-        f"{(cost.total.bytes_in + cost.total.bytes_out) / 1e3:.1f} kB per image in {rounds}; the "
-        f"client does {client:.3f} of all blocks' work where results are lost; "
+        f"{moved / 1e3:.1f} kB per image in {rounds}; the client does "
+        f" {client:.3f} of all blocks' work where results are lost; "
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
     )
