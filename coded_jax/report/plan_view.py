@@ -41,7 +41,7 @@ def table(stages: Sequence[StageCost], cost: Cost, r: int) -> Group:
         f"{work_fraction(stages):.3f} of the coded stages' work, which is "
         f"{100 * coded_fraction(stages):.0f} % of all blocks', and moves "
         f"{moved / 1e3:.1f} kB per image in {rounds}; the client does "
-        f" {client:.3f} of all blocks' work where results are lost; "
+        f"{client:.3f} of all blocks' work where results are lost; "
         f"encoding and decoding are {100 * cost.price:.1f} % of the coded stages' work "
         f"and take {cost.memory / 1e3:.1f} kB of memory beside the network"
     )
