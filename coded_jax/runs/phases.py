@@ -215,7 +215,7 @@ def train_code(
 ) -> list[Fitted]:
     """Trains a code with every seed; one without parameters is left as it is.
 
-    Several seeds are trained at once or in turn, see `fit_seeds`. Whatever is kept
+    Several seeds are trained at once or in turn, see `trainings`. Whatever is kept
     already is gone on from.
 
     Args:
@@ -255,8 +255,10 @@ def train_code(
     first = jax.random.fold_in(key, number)
     others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
     training = Training(task, frozen, arrays, regime, pipeline.mesh, picture=picture)
-    train = functools.partial(watch.fit, training=training)
-    return fit_seeds(train, task, jnp.stack([first, *others]), watch.folder, name)
+    fitted = {}
+    for phase, own in trainings(task, jnp.stack([first, *others]), watch.folder, name):
+        fitted[phase] = watch.fit(phase, own, training)
+    return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 
 
 def training_arrays(
@@ -274,14 +276,10 @@ def training_arrays(
     return exact_targets.with_targets(pipeline, frozen, arrays)
 
 
-def fit_seeds(
-    train: Callable[[str, jax.Array], Fitted],
-    task: Task,
-    keys: jax.Array,
-    folder: Path | None,
-    name: str,
-) -> list[Fitted]:
-    """Trains a code with S seeds, together or one after the other.
+def trainings(
+    task: Task, keys: jax.Array, folder: Path | None, name: str
+) -> Iterator[tuple[str, jax.Array]]:
+    """Yields the trainings of a code with S seeds, each to be done before the next.
 
     On an accelerator all seeds without a checkpoint are trained as one `vmap`, whose
     checkpoint is then divided among them, so that each goes on from its end. On a CPU
@@ -290,16 +288,20 @@ def fit_seeds(
     `steps.MAPS_SEEDS`, and where nothing is kept.
 
     Args:
-      train: trains a phase of this name with a key, or with the keys of several seeds.
-      task, folder, name: what is trained, where it is kept, and the name of the code.
+      task: what is trained.
       keys: `[S]`, one of each seed.
+      folder: of the checkpoints; None if nothing is kept.
+      name: of the code.
+
+    Yields:
+      The name of the phase, and its key, or the keys of several seeds.
     """
     phases = [phase_of(name, seed) for seed in range(len(keys))]
     if folder and (together := _trained_together(folder, name, phases)):
         joint = f"{name}_{together[0]}-{together[-1]}"
-        train(joint, keys[together[0] : together[-1] + 1])
+        yield joint, keys[together[0] : together[-1] + 1]
         _divide(task, folder, joint, [phases[seed] for seed in together])
-    return [train(phase, key) for phase, key in zip(phases, keys, strict=True)]
+    yield from zip(phases, keys, strict=True)
 
 
 def _trained_together(folder: Path, name: str, phases: list[str]) -> range:

@@ -189,15 +189,24 @@ def coded_losses(
         for number, end in enumerate((*starts[1:], len(images))):
             rows = slice(starts[number], end)
             exact = jax.tree.map(lambda x, rows=rows: x[rows], states)
-            group = _decode_from(
-                number,
-                pipeline,
-                params,
-                frozen,
-                exact=exact,
-                available=available[..., rows],
-            )
-            groups.append(group)
+            # Nothing is lost before the stage of this number.
+            decoded, errors = exact[number], [jnp.zeros(end - starts[number])] * number
+            for i in range(number, len(pipeline.stages)):
+                stage, own = pipeline.stages[i], params[i]
+                sent = begin_stage(stage, frozen, own, decoded)
+                target = apart(exact[i + 1])[0]
+                if i == number and stage.code.quorum.copies is None:
+                    results = results_beside_exact(
+                        stage, frozen, own, sent.queries, target
+                    )
+                else:
+                    results = stage_results(stage, frozen, own, sent.queries)
+                arrived = available[i][..., rows]
+                decoded = end_stage(
+                    stage, own, results, arrived, sent.kept, unconditional=True
+                )
+                errors.append(_mean_square(apart(decoded)[0] - target))
+            groups.append((errors, decoded))
         errors, decoded = jax.tree.map(lambda *x: jnp.concatenate(x), *groups)
         terms = [*zip(errors, map(_mean_square, targets), strict=True)]
         outputs = (states[-1], decoded)
@@ -214,33 +223,6 @@ def coded_losses(
         # Here, since the mean is that of the whole batch, not of a device's part of it.
         errors = errors / squares.mean(axis=1, keepdims=True)
     return (weights[:, None] * errors).sum(axis=0)
-
-
-def _decode_from(
-    number: int,
-    pipeline: Pipeline,
-    params: PyTree,
-    frozen: PyTree,
-    *,
-    exact: list[State],
-    available: jax.Array,
-) -> tuple[list[jax.Array], State]:
-    """Returns the errors `[B]` of all stages and the last one's output, where nothing
-    is lost before the stage of this number."""
-    decoded = exact[number]
-    errors = [jnp.zeros(len(apart(decoded)[0]))] * number
-    for i in range(number, len(pipeline.stages)):
-        stage, own, target = pipeline.stages[i], params[i], apart(exact[i + 1])[0]
-        sent = begin_stage(stage, frozen, own, decoded)
-        if i == number and stage.code.quorum.copies is None:
-            results = results_beside_exact(stage, frozen, own, sent.queries, target)
-        else:
-            results = stage_results(stage, frozen, own, sent.queries)
-        decoded = end_stage(
-            stage, own, results, available[i], sent.kept, unconditional=True
-        )
-        errors.append(_mean_square(apart(decoded)[0] - target))
-    return errors, decoded
 
 
 def compare_ends(

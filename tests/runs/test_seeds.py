@@ -28,8 +28,10 @@ def fit(folder, trained, task, phase, key):
 
 def fit_seeds(folder, trained, keys=KEYS, task=None):
     task = task or regression()
-    train = functools.partial(fit, folder, trained, task)
-    return phases.fit_seeds(train, task, keys, folder, "code")
+    fitted = {}
+    for phase, key in phases.trainings(task, keys, folder, "code"):
+        fitted[phase] = fit(folder, trained, task, phase, key)
+    return [fitted[workdir.phase_of("code", i)] for i in range(len(keys))]
 
 
 @pytest.fixture
