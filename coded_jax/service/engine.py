@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
+from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.pool import Pool
-from coded_jax.service.supervisor import Supervisor
 
 
 class NotEnoughResults(RuntimeError):

@@ -21,11 +21,11 @@ from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
 from coded_jax.service.byzantine.check import Check
+from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Engine, Inference, NotEnoughResults
 from coded_jax.service.gathering import Gathering, Judge, Rules
 from coded_jax.service.pool import Call, Pool
-from coded_jax.service.supervisor import Supervisor
 from coded_jax.types import PyTree
 
 NEVER = float("inf")

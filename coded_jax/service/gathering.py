@@ -15,7 +15,7 @@ import numpy as np
 from coded_jax.codes import quorum
 from coded_jax.inference.pipeline import Results
 from coded_jax.inference.stages import CodedStage
-from coded_jax.service.byzantine import alarm
+from coded_jax.service.byzantine import detection
 from coded_jax.service.byzantine.check import StageCheck
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.pool import Call, Pool
@@ -48,17 +48,17 @@ class Judge(NamedTuple):
 
     def contradict(self, shares: Mapping[int, Any]) -> bool:
         """Returns whether, for some image, a share differs from its prediction."""
-        return bool(np.any(self._ask(alarm.inspect, shares).suspicious))
+        return bool(np.any(self._ask(detection.inspect, shares).suspicious))
 
     def culprit(self, shares: Mapping[int, Any]) -> int | None:
         """Returns the piece that is named for most of the suspicious images."""
-        named = self._ask(alarm.name_culprit, shares)
-        suspicious = self._ask(alarm.inspect, shares).suspicious
-        piece = alarm.culprit_of_request(suspicious, named)
-        return None if piece == alarm.UNNAMED else piece
+        named = self._ask(detection.name_culprit, shares)
+        suspicious = self._ask(detection.inspect, shares).suspicious
+        piece = detection.culprit_of_request(suspicious, named)
+        return None if piece == detection.UNNAMED else piece
 
     def _ask(self, function: Callable[..., Any], shares: Mapping[int, Any]) -> Any:
-        """Calls a function of `alarm` with the results that arrived."""
+        """Calls a function of `detection` with the results that arrived."""
         n = self.check.means.shape[0]
         # As in the warm-up, or else each pattern of what arrived compiles anew.
         slots = tuple(shares.get(i, self.blank) for i in range(n))

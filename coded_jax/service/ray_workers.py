@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service import cluster, supervisor
+from coded_jax.service import cluster, cluster_supervisor
+from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.piece_server import GROUPS, PieceServer
 from coded_jax.service.pool import Call, WorkerLost
-from coded_jax.service.supervisor import Supervisor
 
 PART = 2**26  # bytes of a model that are sent at once
 LAST = 2.0  # seconds in which calls fail whose processes have ended
@@ -173,8 +173,8 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
             created.receive.remote(content[start : start + PART])
         return created
 
-    with supervisor.sharing:
-        shared = supervisor.of_process(address, n, config.reconnect_for)
+    with cluster_supervisor.sharing:
+        shared = cluster_supervisor.of_process(address, n, config.reconnect_for)
         workers = [RayWorker(shared, create, pipeline.dtype) for _ in range(n)]
     try:
         with shared.connected():

@@ -14,9 +14,9 @@ import time
 import pytest
 
 from coded_jax import data
-from coded_jax.service import serve, supervisor
+from coded_jax.service import cluster, cluster_supervisor, serve
+from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.pool import WorkerLost
-from coded_jax.service.supervisor import Supervisor
 from tests.service.test_ray_workers import until
 
 pytestmark = [
@@ -146,12 +146,12 @@ class Clusters:
 @pytest.fixture
 def clusters(monkeypatch):
     clusters = Clusters()
-    monkeypatch.setattr(supervisor.cluster, "connect", clusters.connect)
-    monkeypatch.setattr(supervisor.cluster, "disconnect", clusters.disconnect)
-    monkeypatch.setattr(supervisor.cluster, "refusal", lambda _: clusters.problem)
-    monkeypatch.setattr(supervisor.cluster, "node_watch", lambda: lambda _: True)
-    monkeypatch.setattr(supervisor, "LOOK", 0.005)
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(cluster, "connect", clusters.connect)
+    monkeypatch.setattr(cluster, "disconnect", clusters.disconnect)
+    monkeypatch.setattr(cluster, "refusal", lambda _: clusters.problem)
+    monkeypatch.setattr(cluster, "node_watch", lambda: lambda _: True)
+    monkeypatch.setattr(cluster_supervisor, "LOOK", 0.005)
+    monkeypatch.setattr(cluster_supervisor, "FIRST_PAUSE", 0.01)
     return clusters
 
 
@@ -219,11 +219,11 @@ def test_a_cluster_is_given_up(clusters, supervise, error, seconds, caplog):
 
 def test_a_head_that_is_frozen_holds_nobody_up(clusters, supervise, monkeypatch):
     """Neither the failure nor the end of the program."""
-    monkeypatch.setattr(supervisor, "GRACE", 0.1)
+    monkeypatch.setattr(cluster_supervisor, "GRACE", 0.1)
     watched = supervise(0.1)
     thawed, left_alone = threading.Event(), []
-    monkeypatch.setattr(supervisor.cluster, "disconnect", thawed.wait)
-    monkeypatch.setattr(supervisor.cluster, "let_go", lambda: left_alone.append(True))
+    monkeypatch.setattr(cluster, "disconnect", thawed.wait)
+    monkeypatch.setattr(cluster, "let_go", lambda: left_alone.append(True))
     clusters.problem = "silence"
     until(lambda: watched.failure() is not None, 10)
     assert "silence; joining it again: no answer" in watched.failure()

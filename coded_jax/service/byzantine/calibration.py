@@ -28,7 +28,7 @@ from coded_jax.inference.stages import (
     stage_results,
 )
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.byzantine import agreement, alarm
+from coded_jax.service.byzantine import agreement, detection
 from coded_jax.service.byzantine.agreement import Directions, Observed
 from coded_jax.service.byzantine.check import (
     Check,
@@ -98,7 +98,9 @@ def calibrate(
     stages, ratios = [], []
     for number, stage in enumerate(model.pipeline.stages):
         check = _fit_stage(model, number, training, seed)
-        inspect = functools.partial(alarm.inspect, stage, check, model.params[number])
+        inspect = functools.partial(
+            detection.inspect, stage, check, model.params[number]
+        )
         of_sets = lambda results, inspect=inspect: jnp.stack(
             [inspect(results, mask).ratio for mask in arrived]
         )
@@ -204,7 +206,7 @@ def _observe(
     uint32 `[3, B]`: of the least magnitude but 0, of the largest, and whether one is
     below zero."""
     features = results.features
-    bits = alarm.value_bits(features)
+    bits = detection.value_bits(features)
     magnitude, axes = bits & 0x7FFFFFFF, (0, *range(2, features.ndim))
     least = jnp.where(magnitude == 0, jnp.uint32(0xFFFFFFFF), magnitude).min(axis=axes)
     negative = ((bits >> 31 == 1) & (magnitude > 0)).any(axis=axes)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from coded_jax.service.faults import corrupted
 
 Fault = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, results [B, M, M', D] of one piece) -> wrong ones`, float32."""
@@ -31,41 +34,28 @@ def rectified_noise(key: jax.Array, results: jax.Array) -> jax.Array:
     return jnp.maximum(noise(key, results), 0)
 
 
-def flipped_bit(key: jax.Array, results: jax.Array) -> jax.Array:
-    """Flips the top bit of the exponent of the largest value of each image."""
-
-    def flip(values: jax.Array) -> jax.Array:
-        bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
-        return jax.lax.bitcast_convert_type(bits ^ jnp.uint32(1 << 30), jnp.float32)
-
-    return _with_largest(results, flip)
-
-
 def lost_value(key: jax.Array, results: jax.Array) -> jax.Array:
     """Puts zero in the place of the largest value of each image."""
-    return _with_largest(results, jnp.zeros_like)
-
-
-def zeros(key: jax.Array, results: jax.Array) -> jax.Array:
-    """Returns zeros."""
-    return jnp.zeros_like(results)
-
-
-def _with_largest(
-    results: jax.Array, change: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    """Changes the value of the largest magnitude of each image."""
     flat = results.reshape(len(results), -1)
     places = jnp.abs(flat).argmax(axis=1)
-    rows = jnp.arange(len(flat))
-    return flat.at[rows, places].set(change(flat[rows, places])).reshape(results.shape)
+    return flat.at[jnp.arange(len(flat)), places].set(0).reshape(results.shape)
+
+
+def of_service(kind: str) -> Fault:
+    """Returns a kind of `coded_jax.service.faults` that draws nothing."""
+
+    def fault(key: jax.Array, results: jax.Array) -> jax.Array:
+        share, rng = np.asarray(results), np.random.default_rng(0)
+        return jnp.asarray(corrupted(kind, share, np.zeros_like(share), rng))
+
+    return fault
 
 
 FAULTS: dict[str, Fault] = {
     "another image's": of_another_image,
     "noise": noise,
-    "top exponent bit": flipped_bit,
-    "zeros": zeros,
+    "top exponent bit": of_service("bit"),
+    "zeros": of_service("zeros"),
     "rectified noise": rectified_noise,
     "a lost value": lost_value,
 }

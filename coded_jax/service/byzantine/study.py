@@ -16,7 +16,7 @@ from coded_jax.evaluation.predictions import classes_of
 from coded_jax.inference.pipeline import Pipeline, Results, classify, from_decoder
 from coded_jax.inference.stages import end_stage
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.byzantine import alarm
+from coded_jax.service.byzantine import detection
 from coded_jax.service.byzantine.calibration import CHUNK, results_of_stage
 from coded_jax.service.byzantine.check import Check, checked_patterns
 from coded_jax.service.byzantine.faults import FAULTS
@@ -95,7 +95,7 @@ def _measure_chunk(
 
     def has_alarm(pattern: erasures.Pattern) -> np.ndarray:
         arrived = erasures.available(pattern, pipeline.n)[:, 0]
-        alarms = [ask(alarm.inspect, i, of_stages[i], arrived) for i in stages]
+        alarms = [ask(detection.inspect, i, of_stages[i], arrived) for i in stages]
         return np.any([own.suspicious for own in alarms], axis=0)
 
     def classes(stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
@@ -112,16 +112,16 @@ def _measure_chunk(
         wrong = FAULTS[kind](own_key, features[i])
         results = Results(features.at[i].set(wrong), kept)
         arrived = everything[0, :, 0]
-        found = np.asarray(ask(alarm.inspect, stage, results, arrived).suspicious)
-        culprits = ask(alarm.name_culprit, stage, results, arrived)
-        culprits = np.where(found, culprits, alarm.UNNAMED)
+        found = np.asarray(ask(detection.inspect, stage, results, arrived).suspicious)
+        culprits = ask(detection.name_culprit, stage, results, arrived)
+        culprits = np.where(found, culprits, detection.UNNAMED)
         rest = everything.copy()
         rest[stage] &= np.arange(pipeline.n)[:, None] != culprits
         believed = classes(stage, results, everything)
         return {
             "found": found,
             "named": culprits == i,
-            "misnamed": (culprits != i) & (culprits != alarm.UNNAMED),
+            "misnamed": (culprits != i) & (culprits != detection.UNNAMED),
             "believed": believed == split.labels,
             "left_out": classes(stage, results, rest) == split.labels,
             "unnoticed": ~found & (believed != right),
@@ -180,7 +180,7 @@ def milliseconds(
     """Measures the median time of the parts of all stages for a batch of images.
 
     Returns:
-      `inspect` and `name`, of `alarm`; `decode`, the decoder where a data result is
+      `inspect` and `name`, of `detection`; `decode`, the decoder where a data result is
       lost, and `merge`, where none is, as in most requests.
     """
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
@@ -194,8 +194,8 @@ def milliseconds(
         ask = lambda f: f(stage, check.stages[number], params, sent, arrived[:, 0])
         end = lambda mask: decode(stage, params, results.features, mask, results.kept)
         return {
-            "inspect": _milliseconds(lambda: ask(alarm.inspect)),
-            "name": _milliseconds(lambda: ask(alarm.name_culprit)),
+            "inspect": _milliseconds(lambda: ask(detection.inspect)),
+            "name": _milliseconds(lambda: ask(detection.name_culprit)),
             "merge": _milliseconds(lambda: end(arrived)),
             "decode": _milliseconds(lambda: end(lost)),
         }

@@ -54,9 +54,9 @@ def test_faults_by_hand():
         (one != own).all() for one, own in zip(other, np.asarray(results), strict=True)
     )
     assert {*other[:, 0, 0, 0]} <= {0, 8, 16}
-    assert not faults.zeros(key, results).any()
+    assert not faults.FAULTS["zeros"](key, results).any()
     lost = np.asarray(faults.lost_value(key, results))
     assert (lost != results).sum() == 3 and lost.max() == 22
-    flipped = np.asarray(faults.flipped_bit(key, results))
+    flipped = np.asarray(faults.FAULTS["top exponent bit"](key, results))
     changed = flipped != results
     assert changed.sum() == 3 and (flipped[changed] < 1e-36).all()

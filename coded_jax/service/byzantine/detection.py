@@ -1,4 +1,4 @@
-"""The alarm: which images have a wrong result among those that arrived, and which.
+"""Detection: which images have a wrong result among those that arrived, and which.
 
 Both functions are compiled once for a stage and a batch size: which results arrived is
 data. `inspect` is for every request, `name_culprit` for those with an alarm.
