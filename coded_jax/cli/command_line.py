@@ -121,7 +121,7 @@ def parse_flags(argv: Sequence[str], about: str | None = "") -> list[str]:
         sys.exit(0)
     try:
         return flags.FLAGS([argv[0], *expand(argv[1:])])
-    except (flags.Error, ValueError) as error:
+    except (flags.Error, ValueError, OSError) as error:
         lines = str(error).splitlines()
         for pattern, text in TEXTS.items():
             lines = [re.sub(f"^{pattern}$", f"{text}accepted", line) for line in lines]
@@ -157,7 +157,7 @@ def find(name: str) -> Path:
     )
 
 
-def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]:
+def expand(arguments: Iterable[str]) -> list[str]:
     """Returns arguments with the flags of each flagfile in the place of `--flagfile`.
 
     As absl does it, but by `find`, so that flagfiles which name others by their path in
@@ -165,10 +165,9 @@ def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]
 
     Args:
       arguments: of the command line, or the lines of a flagfile.
-      within: the flagfiles that are being expanded.
 
     Raises:
-      ValueError: there is no such flagfile, or one that includes itself.
+      ValueError: there is no such flagfile.
     """
     expanded, rest = [], iter(arguments)
     for argument in rest:
@@ -178,15 +177,10 @@ def expand(arguments: Iterable[str], within: tuple[Path, ...] = ()) -> list[str]
         if match is None:
             expanded.append(argument)
             continue
-        file = find(next(rest, "") if match[1] is None else match[1]).resolve()
-        require("flagfile", str(file), file not in within, "one without itself")
-        try:
-            lines = [line.strip() for line in file.read_text().splitlines()]
-        except (OSError, UnicodeError) as error:
-            accepted = f"a text with a flag a line accepted ({error})"
-            raise ValueError(f"flagfile: {str(file)!r} given, {accepted}") from None
+        file = find(next(rest, "") if match[1] is None else match[1])
+        lines = [line.strip() for line in file.read_text().splitlines()]
         used = [line for line in lines if line and not line.startswith(("#", "//"))]
-        expanded += expand(used, (*within, file))
+        expanded += expand(used)
     return expanded
 
 

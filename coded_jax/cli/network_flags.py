@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +10,12 @@ from absl import flags
 from coded_jax.checks import require, require_sizes
 from coded_jax.cli.command_line import sizes
 from coded_jax.cli.whole_networks import call_named
-from coded_jax.codes.config import STAGES
 from coded_jax.latency.cuts import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.report.formatting import size_text
 from coded_jax.runs.build import variable_shapes
-from coded_jax.runs.config import OWN, Config
+from coded_jax.runs.config import Config
+from coded_jax.settings import settings
 from coded_jax.types import BaseModel
 
 BASE_MODEL = flags.DEFINE_enum(
@@ -71,7 +70,6 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
             config = runs[0]["config"]
             height, columns, maps = runs[0]["image_shape"]
             model, width = config["base_model"], config["base_width"]
-            require("runs", model, model != OWN, "of a registered network, or --cnn")
             accuracy = runs[0]["base"]["test_accuracy"]
         else:
             model = str(BASE_MODEL.value)
@@ -83,13 +81,12 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         base = make_base_model(model, width)
         variables = variable_shapes(base, shape, 10)
     drop, stages, text = GIVEN_DROP.value, None, STAGES_OF_CODE.value
-    if text is not None:
-        require("stages", text, drop is not None, "none without --given_drop")
-        with contextlib.suppress(ValueError):
-            stages = Config(stages=STAGES.parse(text)).stages
-        fits = stages is not None and stages[-1][1] <= len(base.blocks)
-        accepted = f"{STAGES.text}, one after another, in 1..{len(base.blocks)},"
-        require("stages", text, fits, accepted)
+    if text:
+        declared = {setting.name: setting for setting in settings(Config)}
+        stages = Config(stages=declared["stages"].parse(text)).stages or ()
+        most = len(base.blocks)
+        fits = drop is not None and max(stages)[1] <= most
+        require("stages", text, fits, f"with --given_drop some of 1..{most}")
     return name, cnn_of(
         base,
         variables,
@@ -106,8 +103,6 @@ def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
         "cnn", name, "blocks", "variables", "(H, W, C)"
     )
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
-    fits = len(functions) > 0 and all(map(callable, functions))
-    require("cnn", name, fits, "one whose blocks are functions")
     height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
     head = lambda variables, features: features.mean((1, 2))  # the same for all
     base = BaseModel(lambda key, image, classes: variables, functions, head)

@@ -31,7 +31,6 @@ def whole_network(name: str, image_shape: tuple[int, int, int]) -> tuple[Block, 
     if name.startswith(KERAS):
         return keras_application(name.removeprefix(KERAS), image_shape)
     model, variables = call_named("model", name, "a function", "its variables")
-    require("model", name, callable(model), "one that returns a function first")
     return model, variables
 
 
@@ -48,7 +47,6 @@ def call_named(flag: str, name: str, *returned: str) -> tuple[Any, ...]:
     """
     module, _, function = name.partition(":")
     accepted = f"module:function that returns {' and '.join(returned)}"
-    require(flag, name, bool(module and function), accepted)
     sys.path.insert(0, str(Path.cwd()))
     try:
         values = getattr(importlib.import_module(module), function)()
@@ -56,8 +54,7 @@ def call_named(flag: str, name: str, *returned: str) -> tuple[Any, ...]:
         reason = f"{accepted} accepted ({first_line(error)})"
         raise ValueError(f"{flag}: {name!r} given, {reason}") from error
     fits = isinstance(values, tuple) and len(values) == len(returned)
-    require(flag, name, fits, accepted)
-    leaves = jax.tree.leaves(values[1])
+    leaves = jax.tree.leaves(values[1]) if fits else []
     arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
-    require(flag, name, arrays, "one whose variables are arrays or their shapes")
+    require(flag, name, fits and arrays, f"{accepted}, arrays or their shapes,")
     return values

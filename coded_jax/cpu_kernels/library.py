@@ -62,18 +62,14 @@ def load(folder: Path) -> ctypes.CDLL:
     """
     system, processor = platform.system(), platform.machine()
     if (system, processor) != ("Linux", "x86_64"):
-        raise Unavailable(
-            f"oneDNN is used on Linux and x86-64, not {system} {processor}"
-        )
+        raise Unavailable(f"oneDNN is for Linux and x86-64, not {system} {processor}")
     onednn, chosen = _find_onednn(), os.environ.get("CXX", "").strip()
     commands = [chosen] if chosen else ["g++", "c++", "clang++"]  # or `ccache g++`
     found = (name for name in commands if shutil.which(shlex.split(name)[0]))
     compiler = next(found, None)
     if compiler is None:
         missing = " or ".join(commands)
-        raise Unavailable(
-            f"oneDNN's kernels need a compiler of C++; there is no {missing}"
-        )
+        raise Unavailable(f"oneDNN needs a compiler of C++; there is no {missing}")
     # It is compiled for the instructions that the processor has.
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     features = next((line for line in lines if line.startswith("flags")), "")
@@ -85,15 +81,12 @@ def load(folder: Path) -> ctypes.CDLL:
     try:
         if not target.exists():
             _build(onednn, compiler, target)
-    except OSError as error:
-        raise Unavailable(
-            f"{folder} cannot be written to, JAX_COMPILATION_CACHE_DIR names another "
-            f"folder ({error})"
-        ) from error
-    try:
         return ctypes.CDLL(str(target))
     except OSError as error:
-        raise Unavailable(f"{target} cannot be loaded ({error})") from error
+        raise Unavailable(
+            f"{target} cannot be written or loaded, JAX_COMPILATION_CACHE_DIR names "
+            f"another folder ({error})"
+        ) from error
 
 
 def _find_onednn() -> OneDnn:

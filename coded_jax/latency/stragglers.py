@@ -88,13 +88,10 @@ class Trace:
         follows a `#`, are skipped.
 
         Raises:
-          ValueError: there is no such file or no latency in it; or a line, which is
-            named, is none.
+          OSError: there is no such file.
+          ValueError: there is no latency in it; or a line, which is named, is none.
         """
-        try:
-            lines = Path(path).read_text().splitlines()
-        except (OSError, UnicodeError) as error:
-            raise ValueError(f"path: {path} given, a text file accepted") from error
+        lines = Path(path).read_text().splitlines()
         texts = {i: line.partition("#")[0].strip() for i, line in enumerate(lines, 1)}
         values = tuple(
             _number(f"{path} line {i}", text, ACCEPTED["seconds"])
@@ -145,12 +142,12 @@ def make_distribution(name: str, parameters: Sequence[str]) -> Distribution:
     Raises:
       ValueError: its parameters are others, or one is out of range.
     """
-    if name == "trace":
-        require("parameters", parameters, len(parameters) == 1, "the path of a file")
-        return Trace.read(parameters[0])
-    fields = DISTRIBUTIONS[name]._fields
+    is_trace = name == "trace"
+    fields = ("the path",) if is_trace else DISTRIBUTIONS[name]._fields
     fits = len(parameters) == len(fields)
     require("parameters", [*parameters], fits, f"{' and '.join(fields)} of {name}")
+    if is_trace:
+        return Trace.read(parameters[0])
     pairs = zip(fields, parameters, strict=True)
     return DISTRIBUTIONS[name](*(_number(x, text, ACCEPTED[x]) for x, text in pairs))
 

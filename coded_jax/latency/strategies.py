@@ -128,19 +128,18 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
       runs: the contents of `results.json` of finished runs, of the same network.
     """
     whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
-    own = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
-    for k in range(2, n):
-        own += without_code(cnn, n, k)
-        own += _exact(cnn, k, n - k)
-        own += _untrained(cnn, k, n - k)
-    own += without_code(cnn, n, n)
+    found = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
+    for k in range(2, n + 1):
+        found.extend(without_code(cnn, n, k))
+        if k < n:
+            found.extend([*_exact(cnn, k, n - k), *_untrained(cnn, k, n - k)])
     # Of the codes of runs those that estimate what is lost, each once.
     distinct: dict[tuple, Strategy] = {}
     for strategy in _of_runs(runs):
         if strategy.family == LEARNED and strategy.n <= n:
             key = (strategy.text, strategy.accuracy.tobytes())
             distinct.setdefault(key, strategy)
-    return own + [*distinct.values()]
+    return [*found, *distinct.values()]
 
 
 def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
@@ -238,7 +237,7 @@ def _of_runs(runs: Iterable[dict[str, Any]]) -> Iterator[Strategy]:
     """Yields the codes of runs that can be compared, each hedged, too, where its pieces
     are waited for."""
     for results in runs:
-        for name in results["costs"]:
+        for name in results.get("recovery", {}):
             try:
                 strategy = of_run(results, name)
             except ValueError:  # without parity, or of groups of images
@@ -278,21 +277,17 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
         answers always.
     """
     config, split = results["config"], results["split"]
-    is_group, losses = config["split"] == "group", config["stage_losses"]
-    require("split", config["split"], not is_group, "image or convolution")
-    alike = len(split["stages"]) == 1 or losses == "held"
-    require("stage_losses", losses, alike, "held")
     k, r, code = split["k"], split["r"], config["code"] if name == "code" else name
     cost = reading.read_cost(results, name)
-    rules = results.get("recovery", {})
-    require("name", name, name in rules, f"one of {[*rules]} with rules in this run")
-    rule = rules[name]
+    rule = results["recovery"][name]
     quorum = quorum_of(rule["suffices"], k, k + r)
     # Without parity no number of results ends the wait of a code that answers always.
     ends = quorum != ALL_DATA or not rule["answers_always"]
+    alike = len(split["stages"]) == 1 or config["stage_losses"] == "held"
     patterns = reading.patterns_of(results, code) or []
-    accepted = "a code with parity, whose patterns this run has kept"
-    require("name", name, ends and len(patterns) > 0, accepted)
+    fits = config["split"] != "group" and ends and alike and len(patterns) > 0
+    accepted = "a code of one image with parity, the same losses in every stage,"
+    require("name", name, fits, accepted)
     accuracy = np.full(2 ** (k + r), np.nan)
     for pattern in patterns:
         arrived = erasures.available(pattern["lost"], k + r)[:, 0]

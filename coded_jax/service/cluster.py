@@ -67,6 +67,7 @@ def import_ray() -> Any:
     except ImportError:
         problem = "Ray is not installed; pip install 'coded_jax[ray]'"
         raise ImportError(problem) from None
+    # An older one would start a cluster that anybody on this machine may use.
     if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST:
         raise ImportError(f"Ray {ray.__version__} is installed, 2.52 or newer accepted")
     return ray
@@ -127,8 +128,6 @@ def connect(address: str | None, n: int) -> None:
     for name, value in (own if address is None else joined).items():
         os.environ.setdefault(name, value)
     ray = import_ray()
-    if ray.is_initialized():
-        raise RuntimeError("Ray has been started by something else in this process")
     if address is None:
         _start(ray, n)
     else:
@@ -244,11 +243,10 @@ def check_address(address: str) -> bool:
         resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
         loopback = _on_loopback(resolved)
         if not loopback:
-            anywhere = os.environ.get(LOOPBACK) != "0"
-            require("address", address, anywhere, f"with {LOOPBACK}=0 a loopback one")
             token = os.environ.get("RAY_AUTH_MODE") == "token"
-            accepted = "with RAY_AUTH_MODE=token everywhere one beyond loopback"
-            require("address", address, token, accepted)
+            fits = token and os.environ.get(LOOPBACK) != "0"
+            accepted = f"a loopback one, or with RAY_AUTH_MODE=token, no {LOOPBACK}=0,"
+            require("address", address, fits, accepted)
         # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
         socket.create_connection((host, int(port)), timeout=10).close()
         if not loopback and _is_healthy(address, {"RAY_AUTH_MODE": "disabled"}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import threading
 from collections.abc import Collection
 from typing import Any, NamedTuple
@@ -48,7 +49,7 @@ class Inference(NamedTuple):
     wrong: tuple[int, ...] = ()
 
 
-class Engine:
+class Engine(abc.ABC):
     """Computes requests, on workers or, without a pool, by one program.
 
     Args:
@@ -66,6 +67,7 @@ class Engine:
         self.model, self.pool, self.supervisor = model, pool, supervisor
         self._closed = threading.Event()
 
+    @abc.abstractmethod
     def infer(
         self, number: int, images: Any, end: float, without: Collection[int] = ()
     ) -> Inference:
@@ -82,15 +84,14 @@ class Engine:
           WrongResults: they contradict each other.
           Closed: by `close`, meanwhile.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def warm_up(self, images: Any) -> None:
         """Compiles all programs that a batch of this size needs.
 
         Raises:
           RuntimeError: a worker is not up, or cannot compute.
         """
-        raise NotImplementedError
 
     @property
     def restarts(self) -> int:

@@ -131,13 +131,10 @@ class Faults:
           attempt: 1 for pieces that are sent again.
 
         Raises:
-          ValueError: there are delays of another number of workers, or more stragglers
-            than workers.
+          ValueError: there are delays of another number of workers.
         """
         number += attempt * HEDGED
-        count = self.stragglers
-        require("stragglers", count, count is None or count <= n, f"0..{n}")
-        delays = _delays(self.delays, count, self.seed, n)[number % ROWS]
+        delays = _delays(self.delays, self.stragglers, self.seed, n)[number % ROWS]
         draws = np.random.default_rng([self.seed, number]).random((4, n))
         drawn = np.asarray(KINDS)[(draws[3] * len(KINDS)).astype(int)]
         wrong = drawn if self.corruption == ANY else self.corruption
@@ -381,14 +378,8 @@ def inject(pool: Pool, faults: Source) -> list[FaultyWorker]:
 
 
 def with_faults(engine: Engine, faults: Faults) -> Engine:
-    """Returns an engine whose workers meet faults.
-
-    Raises:
-      ValueError: there are delays of another number of workers, or more stragglers
-        than workers.
-    """
+    """Returns an engine whose workers meet faults."""
     assert engine.pool is not None  # `serve` refuses faults of other engines
-    faults.of_request(0, len(engine.pool))
     for worker in inject(engine.pool, faults):
         acts = (worker.kill, faults.kills), (worker.freeze, faults.freezes)
         for number, (act, rate) in enumerate(acts):

@@ -151,7 +151,7 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
         `spares`, `address` and `reconnect_for` are looked at.
     """
     n, address = model.pipeline.n + config.spares, config.address
-    arguments = [*config.batches], jax.config.jax_compilation_cache_dir
+    cache = jax.config.jax_compilation_cache_dir
     pipeline = model.pipeline._replace(mesh=None)
 
     @functools.lru_cache(maxsize=1)
@@ -168,7 +168,7 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
 
     def create() -> Any:
         actor, content = prepare(shared.restarts)
-        created = actor.remote(*arguments)
+        created = actor.remote([*config.batches], cache)
         for start in range(0, len(content), PART):
             created.receive.remote(content[start : start + PART])
         return created

@@ -97,8 +97,7 @@ class Service:
           `Closed`.
 
         Raises:
-          ValueError: wrong images or too many, a deadline that is not positive, or no
-            such workers.
+          ValueError: wrong images or too many, or a deadline that is not positive.
           Overloaded: the queue is full.
           Closed: the service is closed.
         """
@@ -108,14 +107,11 @@ class Service:
         # Or else the results would look like those of broken workers.
         finite = images.dtype.kind != "f" or np.isfinite(images).all()
         require("images", "NaN or infinite values", bool(finite), "finite ones")
-        few = len(images) <= self._largest
-        require("images", len(images), few, f"at most {self._largest}")
+        count, most = len(images), self._largest
+        require("images", count, count <= most, f"at most {most}")
         seconds = self.deadline if deadline is None else deadline
         require("deadline", deadline, seconds > 0, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
-        pool = self.engine.pool
-        workers = range(len(pool) if pool else self.model.pipeline.n)
-        require("without", without, {*without} <= {*workers}, f"some of {[*workers]}")
         if not self._slots.acquire(block, seconds if block else None):
             self._metrics.count(overload=1)
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
@@ -268,11 +264,11 @@ class Service:
         """Computes the parts that are first in the line, if any are left."""
         batches = [self._line.take()]
         while batches:
-            parts = [part for part in batches.pop(0) if self._has_time(part.request)]
+            waiting = [own for own in batches.pop(0) if self._has_time(own.request)]
             try:
-                batches += self._compute(parts) if parts else []
+                batches += self._compute(waiting) if waiting else []
             except Exception as error:
-                for part in parts:
+                for part in waiting:
                     self._fail(part.request, error)
 
     def _has_time(self, request: Request) -> bool:
@@ -288,8 +284,9 @@ class Service:
           where it was not enough by that one; and each part by itself where results
           were wrong, since an alarm of one is no concern of the others.
         """
-        begun, end = time.monotonic(), min(part.request.end for part in parts)
-        later = [part for part in parts if part.request.end > end]
+        ends = [part.request.end for part in parts]
+        begun, end = time.monotonic(), min(ends)
+        later = [own for own, its_end in zip(parts, ends, strict=True) if its_end > end]
         first, images = parts[0], np.concatenate([part.images for part in parts])
         engine, without = first.request.engine, first.request.without
         padded = requests.padded(images, self._batches)
@@ -303,14 +300,14 @@ class Service:
         except WrongResults:
             if len(parts) == 1:
                 raise
-            return [[part] for part in parts]
+            return [[own] for own in parts]
         self._metrics.count(batches=1, images=len(images))
         response, row = requests.respond(engine.model, inference), 0
         for part in parts:
-            own = requests.rows(response, row, row + len(part.images))
+            rows = requests.rows(response, row, row + len(part.images))
             row += len(part.images)
             if part.request.end == end or not response.degraded:
-                self._answer(part, own, begun - part.request.begun)
+                self._answer(part, rows, begun - part.request.begun)
         return [later] if response.degraded else []
 
     def _answer(self, part: RequestPart, response: Response, queued: float) -> None:

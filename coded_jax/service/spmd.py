@@ -29,8 +29,6 @@ class Spmd(Engine):
         pipeline, stages = model.pipeline, len(model.pipeline.stages)
         if self._closed.is_set():
             raise Closed("the service was closed before the response")
-        if begun > end:
-            raise NotEnoughResults("the program could not begin before the deadline")
         available = erasures.available(without, pipeline.n)
         arrived = np.flatnonzero(available).tolist()
         rules = [stage.code.quorum for stage in pipeline.stages]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from coded_jax.checks import require, require_type
+from coded_jax.checks import require
 from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
@@ -89,8 +89,6 @@ def serve(
       ImportError: Ray is missing.
       RuntimeError: a worker does not start.
     """
-    workdir_or_model = (str, os.PathLike, CodedModel)
-    require_type("run", run, workdir_or_model, "a workdir or a CodedModel")
     require("engine", engine, engine in ENGINES, f"one of {list(ENGINES)}")
     kind, config = ENGINES[engine], ServeConfig(**settings)
     options = {**settings, "faults": faults}
@@ -98,32 +96,29 @@ def serve(
         unset = options[name] == getattr(ServeConfig, name, None)
         require(name, options[name], unset, f"none with the engine {engine!r}")
     checked = config.check_wait is not None
-    require("check", "one", check is None or checked, "none without a check_wait")
+    has_check = check is not None or (checked and not isinstance(run, CodedModel))
+    accepted = "one with check_wait, or a workdir with one, and none without"
+    require("check", check and "one", checked == has_check, accepted)
     own = {"base": base, "variables": variables, "code": code}
     if isinstance(run, CodedModel):
-        model = run
-        for name, value in own.items():
-            require(name, type(value).__name__, value is None, "none beside a model")
+        model, given = run, [name for name in own if own[name] is not None]
+        require(", ".join(given), "a value", not given, "none beside a model")
     else:
         model = load(run, 1 if kind.workers else config.devices, **own)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
     config = _with_batches(config, model.pipeline.images_per_input)
+    if faults is not None:  # refused before a worker starts
+        faults.of_request(0, model.pipeline.n + config.spares)
 
     def start(model: CodedModel) -> Engine:
         own = check
         if own is not None:
             own.require_of(model)
         elif checked:
-            stored = not isinstance(run, CodedModel)
-            require("check", None, stored, "one with check_wait and without a workdir")
             own = load_check(str(run), model)
         started = kind.start(model.settled(), config, own)
-        try:
-            return started if faults is None else with_faults(started, faults)
-        except BaseException:
-            started.close()
-            raise
+        return started if faults is None else with_faults(started, faults)
 
     service = Service(start(model), config, start)
     try:
@@ -143,6 +138,7 @@ def _with_batches(config: ServeConfig, group: int) -> ServeConfig:
         batches = tuple(-(-size // group) * group for size in batches)
     fits = bool(batches) and not any(size % group for size in batches)
     require("batches", batches, fits, f"multiples of {group}")
-    accepted = f"at most the largest of batches, {max(batches)},"
-    require("max_batch", most, most is None or most <= max(batches), accepted)
+    largest = max(batches)
+    fits = most is None or most <= largest
+    require("max_batch", most, fits, f"at most {largest}, the largest of batches,")
     return dataclasses.replace(config, batches=batches)

@@ -39,7 +39,6 @@ def test_programs_of_the_devices_at_hand(tmp_path):
     [
         "--target=v9:2x4",
         "--mesh=99x1",
-        "--json=nowhere/all.json",
     ],
 )
 def test_what_is_refused_before_anything_is_compiled(tmp_path, flag):

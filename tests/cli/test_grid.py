@@ -54,7 +54,6 @@ def test_cells_are_variants_times_combinations(parse_flags):
     [
         ((), "vary"),
         (("--vary=width=1 2",), "vary"),  # no setting of the code
-        (("--vary=epochs=1 1.0",), "vary"),  # two cells with the same settings
         (("--variant=--k='2",), "variant"),
         (("--vary=k=2 30",), "cell k=30: k"),
     ],

@@ -107,7 +107,6 @@ def test_order_statistics_by_hand():
         ("pareto", ["0", "1"], "scale"),
         ("pareto", ["1"], "parameters"),
         ("bernoulli", ["1.5", "1"], "probability"),
-        ("trace", ["no such file"], "path"),
     ],
 )
 def test_out_of_range(kind, parameters, name):

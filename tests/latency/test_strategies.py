@@ -141,7 +141,7 @@ def test_rivals_of_a_run():
     [
         ("costs", {}, "code", "name"),  # a version without costs
         ("k", 0, "best", "name"),
-        ("config", {"split": "group"}, "code", "split"),
+        ("config", {"split": "group"}, "code", "name"),
     ],
 )
 def test_what_cannot_be_compared(field, value, asked, name):

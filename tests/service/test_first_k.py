@@ -246,7 +246,5 @@ def test_one_compilation_serves_all_patterns(model, images):
 def test_wrong_settings_are_refused(model, name, settings):
     with refused(name):
         serve(model, **settings).close()
-    with refused("run"):
-        serve(3)
     with pytest.raises(TypeError, match="speed"):
         serve(model, speed=1)

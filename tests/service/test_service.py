@@ -220,8 +220,6 @@ def test_wrong_requests_are_refused(model):
     images = np.zeros((1, 28, 28, 1), np.float32)
     with Service(Engine(floats)) as service:
         service.warm_up()
-        with refused("without"):
-            service.submit(images, without=(3,))
         with refused("deadline"):
             service.submit(images, deadline=0)
         for value in (np.nan, np.inf):  # would be held against the workers

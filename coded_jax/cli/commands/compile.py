@@ -22,7 +22,6 @@ from rich.console import Console
 
 from coded_jax.aot import mesh_picture, program_table, programs, topologies
 from coded_jax.aot.chips import chip_of
-from coded_jax.checks import require
 from coded_jax.cli import experiment_flags
 from coded_jax.cli.command_line import command, integers, origin
 from coded_jax.cli.image_flags import example_from_flags
@@ -47,8 +46,6 @@ def main(argv: list[str]) -> None:
     """Compiles the programs of the flags, and prints their figures."""
     config = experiment_flags.config_from_flags()
     batches, count = integers("batches", BATCHES.value), experiment_flags.DEVICES.value
-    fits = bool(batches) and min(batches) >= 1
-    require("batches", BATCHES.value, fits, "each 1 or more")
     if TARGET.value is not None:
         jax.config.update("jax_platforms", "cpu")
         devices = topologies.describe(TARGET.value)
@@ -58,9 +55,9 @@ def main(argv: list[str]) -> None:
         devices = jax.devices()
     shape = experiment_flags.mesh_from_flags()
     mesh = make_mesh(config.n, count, shape, available=devices)
-    path = Path(JSON.value or "none.json").expanduser()
-    fits = path.parent.is_dir() and not path.is_dir()
-    require("json", JSON.value, fits, "a file in a folder that exists")
+    path = Path(JSON.value).expanduser() if JSON.value else None
+    if path is not None:
+        path.touch()  # or refused, before minutes of compiling
     image, classes, examples = example_from_flags()
     described = programs.Sizes(image.shape, classes, examples)
     subject = programs.Subject(config, described, mesh)
@@ -82,7 +79,7 @@ def main(argv: list[str]) -> None:
     finally:  # stopped by Ctrl-C, what has been compiled is shown and kept
         if outcomes:
             console.print(program_table.table(outcomes, chip))
-        if outcomes and JSON.value:
+        if outcomes and path is not None:
             content = {
                 **origin(config.to_flags()),
                 "versions": programs.versions(),

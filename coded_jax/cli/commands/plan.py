@@ -78,10 +78,7 @@ def main(argv: list[str]) -> None:
     sizes = plan.rows.size, plan.columns.size
     more = [(0, max(0, a - b)) for a, b in zip(sizes, image.shape, strict=False)]
     shown = np.pad(image, [*more, (0, 0)])[: sizes[0], : sizes[1]]
-    try:
-        plan_view.draw(PICTURE.value, shown, plan)
-    except (ImportError, OSError, ValueError) as error:
-        raise ValueError(f"picture: {error}") from error
+    plan_view.draw(PICTURE.value, shown, plan)
     console.print(f"the pieces over an image: {PICTURE.value}")
 
 

@@ -70,19 +70,13 @@ def cells_from_flags() -> list[Cell]:
       ValueError: the flags name no cell, or one that is out of range.
     """
     together, alone = [_variant_of(text) for text in VARIANT.value] or [{}], _varied()
-    if both := {flag for variant in together for flag in variant}.intersection(alone):
-        raise ValueError(f"vary: {sorted(both)} given, and by --variant as well")
     require("vary", [], together != [{}] or bool(alone), "one or more, or --variant,")
     cells = [
         _cell_of({**variant, **dict(zip(alone, values, strict=True))})
         for variant in together
         for values in itertools.product(*alone.values())
     ]
-    for cell, other in itertools.combinations(cells, 2):
-        if cell.config == other.config:
-            names = f"{cell.name!r} and {other.name!r}"
-            raise ValueError(f"vary: cells {names} given, with other settings accepted")
-    return cells
+    return [*{cell.name: cell for cell in cells}.values()]  # each folder once
 
 
 def _varied() -> dict[str, list[str]]:
@@ -130,18 +124,12 @@ def _cell_of(options: Options) -> Cell:
 def _sweep_from_flags(cells: list[Cell]) -> Sweep:
     """Returns the sweep, and makes its folder."""
     places = experiment_flags.places_from_flags()
-    bases = {tuple(cell.config.base.to_flags().items()) for cell in cells}
-    fits = places.base_dir is None or len(bases) == 1
-    accepted = f"none where cells need {len(bases)} base models"
-    require("base_dir", places.base_dir, fits, accepted)
     coordinator = experiment_flags.COORDINATOR.value
     accepted = "none, since cells run in one process, or with --jobs in several,"
     require("coordinator", coordinator, coordinator is None, accepted)
     if ADDRESS.value is not None and JOBS.value is None:
         raise ValueError("jobs: not given, 1 or more accepted with an address")
     folder = absolute(places.workdir)
-    single = (folder / workdir.FLAGS).exists()
-    require("workdir", str(folder), not single, "one without a single run")
     workdir.make_folder(folder)
     places = places._replace(workdir=folder)
     return Sweep(places, command_text(), cells, _varied(), VARIANT.value)

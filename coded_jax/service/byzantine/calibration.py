@@ -90,7 +90,6 @@ def calibrate(
     enough = max(FEWEST, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate)))
     accepted = f"{enough} or more validation images for rate={rate:g}"
     require("images", count, count >= enough, accepted)
-    require("training", len(training), len(training) >= FEWEST, f"{FEWEST} or more")
     model.check_images(images)
     model.check_images(training)
     training = training[:MOST_TRAINING]

@@ -151,14 +151,9 @@ def checked_patterns(pipeline: Pipeline) -> list[Pattern]:
     Raises:
       ValueError: there is none, or the results are those of several images.
     """
-    if pipeline.examples.grouped:
-        raise ValueError(
-            f"model: {pipeline.k} images coded together given, pieces of one image "
-            "accepted"
-        )
-    for stage in pipeline.stages:
-        spare = stage.code.quorum.name != ALL_DATA.name
-        accepted = "one that sends parity pieces: without, no result is left to check"
-        require("code", stage.code.quorum.name, spare, accepted)
+    rules = [stage.code.quorum.name for stage in pipeline.stages]
+    # Of a code without parity pieces no result is left to check.
+    fits = ALL_DATA.name not in rules and not pipeline.examples.grouped
+    require("code", rules, fits, "one of single images that sends parity pieces")
     most = min(pipeline.r, MOST_LOST + 1)
     return [p for lost in range(most) for p in patterns(pipeline.n, lost)]

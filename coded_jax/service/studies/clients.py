@@ -143,8 +143,8 @@ def latencies(exchanges: Sequence[Exchange]) -> dict[str, Any]:
     and answers per second."""
     answered = [own for own in exchanges if own.response is not None]
     seconds = np.array([own.seconds for own in answered])
-    ended = max(own.begun + own.seconds for own in exchanges)
-    passed = ended - min(own.begun for own in exchanges)
+    begun, lasted = np.array([(own.begun, own.seconds) for own in exchanges]).T
+    passed = float((begun + lasted).max() - begun.min())
     quantile = lambda q: float(np.quantile(seconds, q)) if answered else None
     return {
         "requests": len(exchanges),

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from coded_jax.checks import require
-from coded_jax.codes import ImageSplit, quorum
+from coded_jax.codes import quorum
 from coded_jax.inference.costs import Cost, cost_of
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
@@ -112,7 +111,6 @@ def _least_work(
     """Returns the model with another code: of the first k and r by which the network
     can be split, that with the grid of least work."""
     results, config = model.results, Config.from_json(model.results["config"])
-    require("split", config.split, isinstance(config.splitting, ImageSplit), "'image'")
     own = {"stage_grids": None, "l": None, "tried": None}
     own |= {"baselines": (), "pattern_weights": (), **settings}
     for k, r in sizes:

@@ -57,7 +57,6 @@ class Client:
     ) -> None:
         scheme = url.startswith(("http://", "https://"))
         require("url", url, scheme, "http://HOST:PORT or https://HOST:PORT")
-        require("deadline", deadline, 0 < deadline < float("inf"), "more than 0")
         self._url, self._deadline, self._retries = url.rstrip("/"), deadline, retries
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._pool = urllib3.PoolManager(maxsize=16, retries=False, ca_certs=ca_certs)

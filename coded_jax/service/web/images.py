@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from coded_jax.checks import require
 from coded_jax.runs.coded_model import CodedModel
 
 NPY = b"\x93NUMPY"
@@ -38,9 +37,6 @@ def refusals(line: str = "") -> Iterator[None]:
 
 async def read_body(request: Request) -> bytes:
     """Returns the body of a request, of which no more is read than may be."""
-    if encoding := request.headers.get("content-encoding"):
-        problem = f"Content-Encoding: {encoding!r} given, none accepted"
-        raise HTTPException(415, problem)
     most, body = request.app.state.max_body, bytearray()
     length = int(request.headers.get("content-length", 0))  # h11 has checked it
     if length <= most:
@@ -69,7 +65,6 @@ def decode(body: bytes, model: CodedModel) -> np.ndarray:
       UnsupportedFormat: the bytes are of another format.
       ValueError: they are damaged, or an image of another size or with other channels.
     """
-    require("body", "no bytes", bool(body), "an .npy, PNG or JPEG file")
     kind = next((k for magic, k in MAGIC.items() if body.startswith(magic)), None)
     shape, dtype = model.image_shape, model.pipeline.image_dtype
     pictures = dtype == "uint8"

@@ -17,7 +17,6 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from coded_jax import data
-from coded_jax.checks import require
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
@@ -104,7 +103,7 @@ def _place(pipeline: Pipeline, piece: int) -> dict[str, Any]:
 
 
 async def pieces(request: Request) -> Response:
-    """Answers with pictures of the pieces of the image in the body.
+    """Answers with pictures of the pieces of the first image in the body.
 
     Each has its `shape`, `[h, w, 1 or 3]`, its `pixels` of a byte each in base64, and
     the least and the largest value `range`, which became 0 and 255. Of more channels
@@ -116,9 +115,8 @@ async def pieces(request: Request) -> Response:
         pipeline = model.pipeline._replace(mesh=None)  # as the service has compiled it
         with images.refusals():
             image = images.decode(body, model)
-            require("images", f"a batch of {len(image)}", len(image) == 1, "1")
             # Where several are coded together, this one stands for all of them.
-            batch = np.repeat(image, pipeline.images_per_input, axis=0)
+            batch = np.repeat(image[:1], pipeline.images_per_input, axis=0)
             model.check_images(batch)
         sent = parts.encode_images(pipeline, model.frozen, model.params, batch)
         queries = jax.device_get(sent.queries)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -42,18 +43,15 @@ def read_token(path: str) -> str:
 
     Raises:
       ValueError: others may read the file, or there is no token in it.
+      OSError: there is no such file.
     """
-    try:
-        mode = os.stat(path).st_mode & 0o777
-        token = Path(path).read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"token_file: {path!r} given, a file of ASCII accepted ({error})"
-        raise ValueError(problem) from None
+    mode = os.stat(path).st_mode & 0o777
+    token = Path(path).read_text(errors="replace").strip()
     private = f"a file that its owner alone can read (chmod 600 {path})"
     require("token_file", f"mode {mode:o}", not mode & 0o077, private)
-    whole = len(token) >= SHORTEST and token.isprintable() and " " not in token
-    accepted = f"{SHORTEST} or more without spaces"
-    require("token_file", f"a token of {len(token)} characters", whole, accepted)
+    fits = len(token) >= SHORTEST and re.fullmatch("[!-~]+", token) is not None
+    accepted = f"{SHORTEST} or more of ASCII without spaces"
+    require("token_file", f"a token of {len(token)} characters", fits, accepted)
     return token
 
 

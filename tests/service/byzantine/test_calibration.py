@@ -50,8 +50,6 @@ def test_what_cannot_be_checked_is_refused():
     model, few, enough = model_of("mds"), images(FEWEST - 1, 0), images(FEWEST, 0)
     with refused("images"):
         calibrate(model, few, enough)
-    with refused("training"):
-        calibrate(model, enough, few)
     with refused("images"):  # for so low a rate
         calibrate(model, enough, enough, rate=1e-4)
     with refused("code"):  # no parity

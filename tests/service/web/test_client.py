@@ -108,8 +108,6 @@ def test_errors_of_the_service(error, kind, line):
 def test_wrong_arguments():
     with refused("url"):
         Client("127.0.0.1:8000")
-    with refused("deadline"):
-        Client("http://a", deadline=0)
     with pytest.raises(ValueError, match="allow_pickle"):
         Client("http://127.0.0.1:1").predict(np.array([{}]))
 
