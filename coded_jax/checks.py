@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def require_form(name: str, array: Any, holds: bool, accepted: str) -> None:
         raise ValueError(f"{name}: {given} given, {accepted} accepted")
 
 
-def require_shape(name: str, array: object, *accepted: int | str) -> None:
+def require_shape(name: str, array: object, accepted: Sequence[int | str]) -> None:
     """Checks the shape of an array.
 
     Args:

@@ -215,20 +215,21 @@ class CodeShape(NamedTuple):
         """Number of all pieces."""
         return self.k + self.r
 
-    def result(self, uncut: bool) -> tuple[int, int, int]:
-        """Returns the shape of what a device returns, see `Traits.uncut`.
+    @property
+    def known_plan(self) -> SplitPlan:
+        """Returns the plan, for codes that depend on it.
 
         Raises:
-          ValueError: of an uncut code the plan is not known.
+          ValueError: the sizes come without one.
         """
-        if not uncut:
-            return self.share
         if self.plan is None:
-            raise ValueError(
-                "shape.plan: None given, the plan of the split accepted, as "
-                "CodeShape.of gives it, for a code that is uncut"
-            )
-        return self.plan.output_shape
+            accepted = "the plan of the split, as CodeShape.of gives it,"
+            raise ValueError(f"shape.plan: None given, {accepted} accepted")
+        return self.plan
+
+    def result(self, uncut: bool) -> tuple[int, int, int]:
+        """Returns the shape of what a device returns, see `Traits.uncut`."""
+        return self.known_plan.output_shape if uncut else self.share
 
 
 class Quorum(NamedTuple):

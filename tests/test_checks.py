@@ -26,9 +26,9 @@ def test_sizes(sizes):
 
 @pytest.mark.parametrize("array", [np.zeros((2, 4), "f"), np.zeros(3, "f"), [[1, 2]]])
 def test_shapes(array):
-    require_shape("labels", np.zeros((7, 3)), "B", 3)
+    require_shape("labels", np.zeros((7, 3)), ("B", 3))
     with pytest.raises(ValueError, match=r"^labels: .* given, .*\[B, 3\] accepted$"):
-        require_shape("labels", array, "B", 3)
+        require_shape("labels", array, ("B", 3))
 
 
 def test_an_array_stands_on_one_line():

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from coded_jax.checks import require
 from coded_jax.codes.linear import chebyshev, linear_code
 from coded_jax.codes.quorum import any_k_mixtures
 from coded_jax.types import Code, CodeShape
@@ -146,19 +145,15 @@ def locate(results: np.ndarray, k: int, errors: int = 1) -> np.ndarray:
     not.
 
     Args:
-      results: `[..., n, C]`, of n workers in the order of their points, with C
-        coordinates, as logits.
+      results: `[..., n, C]`, of n workers in the order of their points, at least
+        `workers(k, errors)`, with C coordinates, as logits.
       k: images that are coded together.
       errors: E, 1 or more.
 
     Returns:
       int `[..., E]`, ascending.
-
-    Raises:
-      ValueError: n is less than `workers(k, errors)`.
     """
-    n, most = results.shape[-2], workers(k, errors)
-    require("results", n, n >= most, f"{most} or more workers for k={k}, E={errors}")
+    n = results.shape[-2]
     points, size = chebyshev(n, 2), k + errors
     powers = points[:, None] ** np.arange(size)
     y = np.moveaxis(results, -1, -2)[..., None].astype(np.float64)  # [..., C, n, 1]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import collections
 import itertools
-import operator
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require
+from coded_jax.checks import is_integer, require
 
 Pattern = tuple[int, ...]
 """Indices of the lost results, ascending: data pieces `0..k-1`, parity `k..n-1`."""
@@ -21,13 +20,7 @@ DRAWS = ("counts", "patterns")
 
 
 def patterns(n: int, l: int) -> list[Pattern]:
-    """Returns all `C(n, l)` patterns of `l` lost results out of `n`, in lexical order.
-
-    Raises:
-      ValueError: `l` is not in `0..n`.
-    """
-    if not 0 <= l <= n:
-        raise ValueError(f"l: {l} lost results given, 0..{n} accepted")
+    """Returns all `C(n, l)` patterns of l lost results out of n, in lexical order."""
     return list(itertools.combinations(range(n), l))
 
 
@@ -40,19 +33,13 @@ def pattern_of(lost: Iterable[int], n: int) -> Pattern:
     """Returns the erasure pattern of lost results that a caller names, ascending.
 
     Raises:
-      ValueError: `lost` is no collection of indices, one is not in `0..n-1`, or one
-        stands twice.
+      ValueError: one is no index in `0..n-1`, or stands twice.
     """
-    accepted = f"a collection of distinct indices in 0..{n - 1}"
-    require("lost", lost, isinstance(lost, Iterable), accepted)
     items = tuple(lost)
-    try:
-        indices = [operator.index(i) for i in items if not isinstance(i, bool)]
-    except TypeError:  # an array of bools, real numbers, a tracer
-        indices = []
-    distinct = {i for i in indices if 0 <= i < n}
-    require("lost", items, len(distinct) == len(items), accepted)
-    return tuple(sorted(distinct))
+    indices = {int(i) for i in items if is_integer(i) and 0 <= i < n}
+    accepted = f"distinct indices in 0..{n - 1}"
+    require("lost", items, len(indices) == len(items), accepted)
+    return tuple(sorted(indices))
 
 
 def available(lost: Iterable[int], n: int) -> np.ndarray:

@@ -75,14 +75,15 @@ def learned_code(shape: CodeShape, config: LearnedConfig) -> Code:
 
 def _paper_code(shape: CodeShape, config: LearnedConfig) -> Code:
     """Builds the code whose encoder and decoder are their networks alone."""
-    recipe = f"with recipe={config.recipe}"
-    for part, registry in (("encoder", ENCODERS), ("decoder", DECODERS)):
-        name = getattr(config, part)
-        accepted = [x for x in registry if not registry[x].systematic_only]
-        require(part, name, name in accepted, f"{accepted} {recipe}")
-    pieces, returned = config.parity_pieces, config.returned
-    require("parity_pieces", pieces, pieces != "smaller", f"sums {recipe}")
-    require("returned", returned, returned == "shares", f"shares {recipe}")
+    accepted = {
+        "encoder": [x for x, entry in ENCODERS.items() if not entry.systematic_only],
+        "decoder": [x for x, entry in DECODERS.items() if not entry.systematic_only],
+        "parity_pieces": ["sums"],
+        "returned": ["shares"],
+    }
+    for name, choices in accepted.items():
+        value, wording = getattr(config, name), f"{choices} with recipe={config.recipe}"
+        require(name, value, value in choices, wording)
     networks = _networks(shape, config)
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
@@ -151,7 +152,7 @@ def _draw(
     inputs = [jnp.zeros((shape.n, 1, *shape.share))]
     if guided:
         height, width, depth = shape.share
-        sizes = shape.r * depth, smaller.pixels_of(smaller.plan_of(shape))
+        sizes = shape.r * depth, smaller.pixels_of(shape.known_plan)
         inputs = [jnp.zeros((1, height, width, size)) for size in sizes]
         inputs.append(jnp.zeros((1, shape.k + shape.n)))
     params = {}
@@ -190,7 +191,7 @@ def _linear_part(shape: CodeShape, config: LearnedConfig) -> _LinearPart:
     if config.returned == "shares":
         return part
     # Of networks without padding, whole outputs are no more than their share.
-    more = smaller.plan_of(shape).output_shape != shape.share
+    more = shape.known_plan.output_shape != shape.share
     return _with_margins(shape, part) if more else part
 
 
@@ -217,7 +218,7 @@ def _smaller_image(shape: CodeShape) -> _LinearPart:
 
     The estimate is the mean of what the parity results that arrived show of a share.
     """
-    plan = smaller.plan_of(shape)
+    plan = shape.known_plan
 
     def estimate(
         params: PyTree, features: jax.Array, available: jax.Array, shares: jax.Array
@@ -238,7 +239,7 @@ def _smaller_image(shape: CodeShape) -> _LinearPart:
 def _with_margins(shape: CodeShape, part: _LinearPart) -> _LinearPart:
     """Returns the part for devices that return whole outputs, `[n, B, h', w', D]`: what
     those of other pieces show of a share is blended with its estimate and views."""
-    plan, k = smaller.plan_of(shape), shape.k
+    plan, k = shape.known_plan, shape.k
 
     def estimate(
         params: PyTree, results: jax.Array, available: jax.Array, shares: jax.Array
@@ -289,7 +290,7 @@ def _guided_decoder(
     The others are zeros; or, where devices return whole outputs, their estimates: what
     is decoded next takes windows of these for margins.
     """
-    k, most, plan = shape.k, min(shape.k, shape.r), smaller.plan_of(shape)
+    k, most, plan = shape.k, min(shape.k, shape.r), shape.known_plan
     rows_of = lambda x: x.reshape((-1, *x.shape[2:]))  # [q, B, ...] to [q * B, ...]
 
     def decode(
@@ -324,4 +325,4 @@ def _guided_decoder(
 
 
 def _shares_of(shape: CodeShape, linear: _LinearPart, results: jax.Array) -> jax.Array:
-    return splitting.cut(smaller.plan_of(shape), results) if linear.uncut else results
+    return splitting.cut(shape.known_plan, results) if linear.uncut else results

@@ -11,16 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax import splitting
-from coded_jax.checks import (
-    first_line,
-    is_integer,
-    require,
-    require_form,
-    require_shape,
-    require_type,
-)
+from coded_jax.checks import first_line, require, require_form
 from coded_jax.codes.quorum import NAMES, pieces_of
-from coded_jax.types import Code, CodeShape, PyTree, Quorum
+from coded_jax.types import Code, CodeShape, PyTree
 
 BATCH = 2
 TOLERANCE = 0.05  # accelerators multiply matrices with three digits
@@ -48,18 +41,13 @@ def own_code(name: str, make: Callable[[CodeShape], Code], shape: CodeShape) -> 
     sizes = ", ".join(f"{key}={getattr(shape, key)}" for key in names)
     with _blaming(f"{name} fails for {sizes}"):
         code = make(shape)
-    require_type(f"code: result of {name}", code, Code, "a coded_jax.Code")
-    k, n, quorum, fills = shape.k, shape.n, code.quorum, code.traits.fills
-    known = isinstance(quorum, Quorum) and quorum.name in NAMES
-    label = f"code: quorum of {name}"
-    require(label, quorum, known, f"a Quorum named one of {list(NAMES)}")
+    require(f"code: result of {name}", code, isinstance(code, Code), "a coded_jax.Code")
+    k, n, quorum = shape.k, shape.n, code.quorum
     copies = pieces_of(quorum, k, n)
-    fits = isinstance(copies, tuple) and len(copies) == n
+    fits = quorum.name in NAMES and len(copies) == n
     fits = fits and all(piece in (None, *range(k)) for piece in copies)
-    wording = f"as copies a tuple of {n}, each None or in 0..{k - 1},"
-    require(label, quorum, fits, wording)
-    fits = fills is None or (is_integer(fills) and 1 <= fills <= k)
-    require(f"code: fills of {name}", fills, fits, f"1..{k}, or None for all,")
+    accepted = f"a name of {list(NAMES)} and {n} copies, each None or in 0..{k - 1},"
+    require(f"code: quorum of {name}", quorum, fits, accepted)
     _require_shapes(name, code, shape)
     exact = _try(name, code, shape)
 
@@ -104,9 +92,10 @@ def _require_shapes(name: str, code: Code, shape: CodeShape) -> None:
         ("encode", queries, [shape.n, BATCH, *shape.piece]),
         ("decode", shares, [shape.k, BATCH, *shape.share]),
     ):
-        require_shape(f"code: {function} of {name}", output, *accepted)
-        real = jnp.issubdtype(output.dtype, jnp.floating)
-        require_form(f"code: {function} of {name}", output, real, "real numbers")
+        real = jnp.issubdtype(getattr(output, "dtype", bool), jnp.floating)
+        fits = real and [*output.shape] == accepted
+        accepted = f"an array {accepted} of real numbers"
+        require_form(f"code: {function} of {name}", output, fits, accepted)
 
 
 def _try(name: str, code: Code, shape: CodeShape) -> bool:

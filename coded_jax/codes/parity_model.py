@@ -80,13 +80,9 @@ def _montage(shape: CodeShape) -> Callable[[PyTree, jax.Array], jax.Array]:
     them the means of 1x2 pixels for k=2, and of 2x2 for k=4."""
     rows = {2: 1, 4: 2}.get(shape.k, 0)
     height, width, _ = shape.piece
-    fits = rows and shape.r == 1 and not (height % rows or width % 2)
-    require(
-        "parity_pieces",
-        "montage",
-        bool(fits),
-        "sums, or montage with k=2 or 4, r=1 and pieces of even height and width,",
-    )
+    fits = bool(rows) and shape.r == 1 and not (height % rows or width % 2)
+    accepted = "sums, or montage with k=2 or 4, r=1 and pieces of even height and width"
+    require("parity_pieces", "montage", fits, f"{accepted},")
 
     def encode(params: PyTree, pieces: jax.Array) -> jax.Array:
         k, batch, h, w, channels = pieces.shape

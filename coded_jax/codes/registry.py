@@ -125,16 +125,8 @@ def is_code(code: object) -> bool:
 
 
 def name_of(code: AnyCode) -> str:
-    """Returns the name of a code in results: `mds`, or `module:function`.
-
-    Raises:
-      ValueError: a callable without a name of its own, as a `functools.partial`.
-    """
-    if isinstance(code, str):
-        return code
-    name = getattr(code, "__qualname__", None)
-    require("code", code, name is not None, "a name, or a function with `def`,")
-    return f"{code.__module__}:{name}"
+    """Returns the name of a code in results: `mds`, or `module:function`."""
+    return code if isinstance(code, str) else f"{code.__module__}:{code.__qualname__}"
 
 
 def entry_of(code: AnyCode) -> CodeEntry:

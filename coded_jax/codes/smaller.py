@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.types import AxisPlan, CodeShape, PyTree, SplitPlan
+from coded_jax.types import AxisPlan, PyTree, SplitPlan
 
 
 class Taps(NamedTuple):
@@ -36,18 +36,6 @@ class Taps(NamedTuple):
 
     places: np.ndarray
     weights: np.ndarray
-
-
-def plan_of(shape: CodeShape) -> SplitPlan:
-    """Returns the plan that a code is built for.
-
-    Raises:
-      ValueError: the sizes come without one.
-    """
-    if shape.plan is None:
-        accepted = "the plan of the split, as CodeShape.of gives it,"
-        raise ValueError(f"shape.plan: None given, {accepted} accepted")
-    return shape.plan
 
 
 def shrink(axis: AxisPlan, shift: float) -> Taps:

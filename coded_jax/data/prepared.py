@@ -55,9 +55,8 @@ def find(name: str, data_dir: str | None) -> Prepared:
     paths = (root / name).glob("*/dataset_info.json")
     done = [p for p in paths if re.fullmatch(r"\d+\.\d+\.\d+", p.parent.name)]
     readable = [p.parent.name for p in done if b'"array_record"' in p.read_bytes()]
-    accepted = f"a folder with {name} in the array_record format"
-    require("data_dir", str(root), bool(readable or not done), accepted)
-    if not readable and (obstacle := _obstacle()):
+    obstacle = "its files are not in the array_record format" if done else _obstacle()
+    if obstacle and not readable:
         raise FileNotFoundError(
             f"dataset {name} is not in {root} and cannot be prepared here: {obstacle}. "
             "Set --data_dir or TFDS_DATA_DIR to a folder that has it, take a dataset "

@@ -8,18 +8,12 @@ labels or images are read from others, and it takes any pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from coded_jax.checks import (
-    is_integer,
-    require,
-    require_form,
-    require_type,
-    shape_text,
-)
+from coded_jax.checks import is_integer, require, require_form, shape_text
 from coded_jax.types import Dataset, Split
 
 
@@ -32,11 +26,9 @@ def require_dataset(dataset: Dataset) -> Dataset:
     Raises:
       ValueError: one line that names the part or field, its value and what is accepted.
     """
-    require_type("dataset", dataset, Dataset, "a coded_jax.types.Dataset")
     classes = dataset.classes
     whole = is_integer(classes) and classes >= 1
     require("classes", classes, whole, "a whole number of 1 or more")
-    require_split(dataset.train, classes, "train")
     shape, pixels = dataset.image_shape, dataset.train.images.dtype
     for name in ("train", "validation", "test"):
         split = getattr(dataset, name)
@@ -44,8 +36,6 @@ def require_dataset(dataset: Dataset) -> Dataset:
         alike = split.images.shape[1:] == shape and split.images.dtype == pixels
         accepted = f"{pixels} {shape_text(('N', *shape))} as in train"
         require_form(f"{name}.images", split.images, alike, accepted)
-        some = dataset.values or bool((np.asarray(split.labels) >= 0).any())
-        require(f"{name}.labels", "-1 alone", some, "one or more that count")
     mean, std = dataset.mean, dataset.std
     if pixels == np.uint8:
         mean, std = require_statistics(mean, std, shape[-1])
@@ -58,9 +48,9 @@ def require_dataset(dataset: Dataset) -> Dataset:
 def require_split(
     split: Split,
     classes: int,
-    name: str = "data",
-    positions: tuple[int, ...] | None = None,
-    values: bool | None = None,
+    name: str,
+    positions: tuple[int, ...],
+    values: bool,
 ) -> None:
     """Checks the images and labels of one part of a data set.
 
@@ -70,36 +60,28 @@ def require_split(
       classes: integer labels are in `0..classes-1`, of positions also -1, for those
         that do not count; values have so many channels.
       name: of the part, for errors.
-      positions: `(H', W')` of the labels, or `()`; either if None.
-      values: whether labels are values; either if None.
+      positions: `(H', W')` of the labels, or `()`.
+      values: whether labels are values.
 
     Raises:
       ValueError: there are no images, as many labels as images are not there, or one of
         them has another form.
     """
-    require_type(name, split, Split, "a coded_jax.types.Split")
     images, labels = split.images, np.asarray(split.labels)
     fits = getattr(images, "dtype", None) in (np.uint8, np.float32)
     fits = fits and np.ndim(images) == 4 and 0 not in np.shape(images)
     accepted = "one or more as uint8 [N, H, W, C], or normalised ones as float32,"
     require_form(f"{name}.images", images, fits, accepted)
-    if positions is None:
-        positions = labels.shape[1:3] if labels.ndim > 2 else ()
-    if values is None:
-        values = labels.ndim == 4
     shape = (len(images), *positions, *([classes] if values else []))
     numbers = labels.dtype == np.float32 if values else labels.dtype.kind in "iu"
     alike = labels.shape == shape and 0 not in shape
-    what = "float32 values" if values else "integer classes"
-    accepted = f"{what} {shape_text(shape)}"
-    require_form(f"{name}.labels", labels, numbers and alike, accepted)
-    if values:
-        finite = bool(np.isfinite(labels).all())
-        require(f"{name}.labels", "some infinite or no number", finite, "finite ones")
-    else:
-        wrong = labels[(labels < (-1 if positions else 0)) | (labels >= classes)]
-        shown = wrong[:1].tolist()
-        require(f"{name}.labels", shown, not shown, f"0..{classes - 1}")
+    accepted = "finite values of float32" if values else f"classes in 0..{classes - 1}"
+    form = f"{accepted} {shape_text(shape)}"
+    require_form(f"{name}.labels", labels, numbers and alike, form)
+    least = -1 if positions else 0
+    right = np.isfinite(labels) if values else (labels >= least) & (labels < classes)
+    wrong = labels[~right][:1].tolist()
+    require(f"{name}.labels", wrong, not wrong, accepted)
 
 
 def require_statistics(
@@ -148,9 +130,7 @@ def cut(data: Any, size: int) -> Iterator[Split]:
 
 def collect(data: Any) -> Split:
     """Reads all images and labels into memory; errors as of `batches`."""
-    splits = list(batches(data))
-    require("data", "no batch", len(splits) > 0, "one batch or more")
-    return _join(splits)
+    return _join(list(batches(data)))
 
 
 def batches(data: Any) -> Iterator[Split]:
@@ -160,25 +140,17 @@ def batches(data: Any) -> Iterator[Split]:
       data: a `Split`, a tuple of images and labels, or an iterator of such tuples.
 
     Raises:
-      ValueError: it is none of these, or a batch has another form than the first one.
+      ValueError: a batch has another form.
     """
     if isinstance(data, Split):
         data = [(data.images, data.labels)]
     elif isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "ndim"):
         data = [data]
-    accepted = "a Split, images with labels, or an iterator of such pairs"
-    require("data", type(data).__name__, isinstance(data, Iterable), accepted)
-    first = None
     for batch in data:
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        require("data", type(batch).__name__, pair, "pairs of images and labels")
         images, labels = map(np.asarray, batch)
         fits = images.ndim == 4 and labels.shape[:1] == images.shape[:1]
         sizes = f"{shape_text(images.shape)}, {shape_text(labels.shape)}"
         require("data", sizes, fits, "images [B, H, W, C] with as many labels")
-        form = images.dtype, images.shape[1:], labels.shape[1:]
-        first = first or form
-        require("data", form, form == first, f"{first} as in the first batch")
         yield Split(images, labels)
 
 
@@ -189,5 +161,7 @@ def _rows(split: Split, start: int, end: int) -> Split:
 def _join(splits: list[Split]) -> Split:
     if len(splits) == 1:  # which need not be copied
         return splits[0]
-    images = np.concatenate([split.images for split in splits])
+    # Pixels and normalised images must not become one array.
+    images, dtype = [split.images for split in splits], splits[0].images.dtype
+    images = np.concatenate(images, dtype=dtype, casting="equiv")
     return Split(images, np.concatenate([split.labels for split in splits]))

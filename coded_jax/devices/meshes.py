@@ -51,11 +51,11 @@ def make_mesh(
     hosts = len({device.process_index for device in available})
     whole_host = platform == TPU
     count = most if devices is None else devices
-    exist = is_integer(count) and 1 <= count <= most
-    require("devices", devices, exist, f"1..{most}, the {platform} devices found,")
-    usable = not whole_host or count == most or (count, hosts) == (1, 1)
-    accepted = f"{'1 or ' * (hosts == 1)}{most}, all chips of a TPU or one of a host,"
-    require("devices", devices, usable, accepted)
+    usable, wording = range(1, most + 1), f"1..{most}, the {platform} devices found,"
+    if whole_host:
+        usable = {most} if hosts > 1 else {1, most}
+        wording = f"one of {usable}, all chips of a TPU or one of a host,"
+    require("devices", devices, is_integer(count) and count in usable, wording)
     if shape is None:
         sizes = by_cost(n, count, whole_host)
     else:

@@ -27,23 +27,17 @@ def start(coordinator: str, processes: int | None, process: int | None) -> None:
     Raises:
       ValueError: an argument is missing or out of range, or nobody answers there.
     """
-    if coordinator == "auto":
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"coordinator: 'auto' given, 'host:port' accepted here ({error})"
-            ) from error
-        return
-    host, _, port = coordinator.rpartition(":")
-    address = host and port.isdecimal() and 0 < int(port) < 2**16
-    require("coordinator", coordinator, bool(address), "'host:port' or 'auto'")
-    count, number = processes or 0, -1 if process is None else process
-    require("processes", processes, count >= 1, "1 or more")
-    require("process", process, 0 <= number < count, f"0..{count - 1}")
+    arguments = ()
+    if coordinator != "auto":
+        host, _, port = coordinator.rpartition(":")
+        address = host and port.isdecimal() and 0 < int(port) < 2**16
+        require("coordinator", coordinator, bool(address), "'host:port' or 'auto'")
+        count, number = processes or 0, -1 if process is None else process
+        require("process", process, 0 <= number < count, "0..processes-1")
+        arguments = coordinator, processes, process
     try:
-        jax.distributed.initialize(coordinator, processes, process)
-    except RuntimeError as error:
+        jax.distributed.initialize(*arguments)
+    except (ValueError, RuntimeError) as error:
         raise ValueError(
             f"coordinator: {coordinator!r} given, one that answers accepted ({error})"
         ) from error

@@ -97,7 +97,7 @@ def count_equation(eqn: Any, varies: Sequence[bool]) -> tuple[float, list[bool]]
         once = _count(inner, [True] * len(inner.invars))[0]
         return eqn.params["length"] * once, all_vary
     if name == "while":
-        raise ValueError("f: with a while loop given, one of fixed length accepted")
+        raise ValueError("model: a while loop given, loops of fixed length accepted")
     return _count_primitive(eqn), all_vary
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coded_jax.checks import require, require_form, require_shape, require_type
+from coded_jax.checks import require, require_form, require_shape
 from coded_jax.codes.erasures import moved_roles
 from coded_jax.codes.quorum import suffices_where
 from coded_jax.devices import placement
@@ -205,11 +205,8 @@ def inputs_of(pipeline: Pipeline, images: jax.Array) -> jax.Array:
     mean, std = pipeline.examples.mean, pipeline.examples.std
     if mean is not None and std is not None:
         return normalise(images, mean, std).astype(pipeline.dtype)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(
-            f"images are {images.dtype}; accepted: real numbers as the network takes "
-            "them, since the pipeline has no mean and std"
-        )
+    real = jnp.issubdtype(images.dtype, jnp.floating)
+    require_form("images", images, real, "real numbers, without a mean and std,")
     return jnp.asarray(images).astype(pipeline.dtype)
 
 
@@ -417,10 +414,9 @@ def require_params(pipeline: Pipeline, params: PyTree) -> None:
       ValueError: they are not.
     """
     stages, copied = len(pipeline.stages), pipeline.tail_copy is not None
+    tail = " and one for the tail's copy" * copied
     fits = isinstance(params, Sequence) and len(params) == stages + copied
-    accepted = f"a tuple with one entry for each of {stages} coded stages"
-    if copied:
-        accepted += " and one for the tail's copy"
+    accepted = f"a tuple of one entry for each of {stages} coded stages{tail}"
     require("params", type(params).__name__, fits, accepted)
 
 
@@ -432,20 +428,15 @@ def require_inputs(
     Raises:
       ValueError: one has another form.
     """
-    require_type("pipeline", pipeline, Pipeline, "a Pipeline, as of make_pipeline,")
     require_params(pipeline, params)
     height, width, channels = pipeline.examples.shape
-    sizes = (height * pipeline.images_per_input, width, channels)
-    accepted_sizes = [a or b for a, b in zip(sizes, "HWC", strict=True)]
-    require_shape("images", images, "B", *accepted_sizes)
+    rows = height * pipeline.images_per_input
+    require_shape("images", images, ("B", rows or "H", width or "W", channels or "C"))
     stages, n, batch = len(pipeline.stages), pipeline.n, images.shape[0]
     shape = getattr(available, "shape", ())
     fits = shape[-2:] in ((n, 1), (n, batch)) and shape[:-2] in ((), (stages,))
-    accepted = (
-        f"bool [{n}, B] or [{n}, 1], or one for each stage as [{stages}, {n}, ...], "
-        f"with a B of {batch}"
-    )
     fits = fits and available.dtype == bool
+    accepted = f"bool [{n}, {batch}] or [{n}, 1], or [{stages}, {n}, ...] for stages,"
     require_form("available", available, fits, accepted)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from coded_jax.checks import first_line, require
+from coded_jax.checks import require
 from coded_jax.types import Block, PyTree
 
 
@@ -69,13 +69,7 @@ def keras_application(
     # Under the names of the networks' own.
     own = dict.fromkeys(("glorot_uniform", "VarianceScaling"), Undrawn)
     with keras.utils.custom_object_scope(own):
-        try:
-            model = make(weights=None, input_shape=tuple(image_shape))
-        except Exception as error:  # of Keras
-            raise ValueError(
-                f"image_shape: {image_shape} given, one that {name} takes accepted "
-                f"({first_line(error)})"
-            ) from error
+        model = make(weights=None, input_shape=tuple(image_shape))
     function, variables = from_keras(model)
     return function, jax.eval_shape(lambda: variables)
 

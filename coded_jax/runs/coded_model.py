@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require, require_form, require_type, shape_text
+from coded_jax.checks import require, require_form, shape_text
 from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
-from coded_jax.inference.pipeline import Pipeline, base_features, require_params
+from coded_jax.inference.pipeline import Pipeline, base_features
 from coded_jax.runs.config import tuples
 from coded_jax.types import PyTree
 
@@ -104,7 +103,6 @@ class CodedModel(NamedTuple):
             `key` is given, or `params` are not those of the code, one entry for each
             coded stage.
         """
-        require_type("key", key, jax.Array | None, "a key, as of jax.random.key,")
         config = config or self._learned_config()
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
@@ -118,15 +116,11 @@ class CodedModel(NamedTuple):
             source = f"trained parameters of {name_of(code)}, or key= for random ones,"
             require("params", params, needless, source)
             params = pipeline.init(fresh)
-        require_params(pipeline, params)
         given, accepted = _shapes_by_path(params), _shapes_by_path(expected)
-        for path in accepted | given:
-            shape, own = given.get(path, "nothing"), accepted.get(path, "nothing")
-            if shape != own:
-                raise ValueError(
-                    f"params: {shape} given at {path}, {own} accepted, as of init of "
-                    f"{name_of(code)}"
-                )
+        wrong = dict(given.items() - accepted.items())
+        wanted = dict(accepted.items() - given.items())
+        source = f"{wanted}, as of init of {name_of(code)},"
+        require("params", wrong, given == accepted, source)
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
 
@@ -224,23 +218,15 @@ class CodedModel(NamedTuple):
             calibrated the confidence for as many lost results.
         """
         self._require_classes()
-        accepts = isinstance(abstain_below, Real) and 0 <= abstain_below <= 1
-        require("abstain_below", abstain_below, accepts, "0..1")
-        if self.results is None:
-            raise ValueError(
-                "results: None given, those of a run accepted, which calibrate the "
-                "confidence (see protect and load); classify needs none"
-            )
+        require("abstain_below", abstain_below, 0 <= abstain_below <= 1, "0..1")
         pattern = erasures.pattern_of(lost, self.pipeline.n)
         logits = self.logits(images, pattern)
-        if str(len(pattern)) not in self.results.get("confidence", {}):
-            raise ValueError(
-                f"lost: {len(pattern)} results given, for which the run has no "
-                "calibrated confidence; run it again, with more of them tried"
-            )
+        calibrated = (self.results or {}).get("confidence", {})
+        accepted = f"as many as in {[*calibrated]}, which a run has calibrated"
+        require("lost", pattern, str(len(pattern)) in calibrated, accepted)
         available = erasures.available(pattern, self.pipeline.n)
         temperatures = confidence.temperatures(
-            self.results["confidence"], self.pipeline, available, logits.shape
+            calibrated, self.pipeline, available, logits.shape
         )
         sure = confidence.confidence(logits, temperatures)
         answered = (sure > 0) & (sure >= abstain_below)

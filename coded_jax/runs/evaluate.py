@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.checks import require, require_type
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.erasures import Pattern
 from coded_jax.cpu_kernels import lowering
@@ -111,9 +111,6 @@ def evaluate(
     Raises:
       ValueError: there are no images, or images or labels have another form.
     """
-    require_type(
-        "model", model, CodedModel, "a CodedModel, as of load, protect or train,"
-    )
     n, (*positions, classes) = model.pipeline.n, model.answer_shape
     if model.pipeline.examples.grouped:
         positions = []  # of the images of a group
@@ -172,8 +169,8 @@ def measure_parts(
         rows, labels = rows + len(split.labels), labels + counted
         means = means + (of_part - means) * (counted / max(1, labels))
         spread = spread.plus(split.labels)
-    require("data", rows, rows > 0, "one image or more")
-    require("data", "labels of -1", labels > 0, "one label or more that counts")
+    accepted = "one image or more, with labels that count,"
+    require("data", f"{rows} images", labels > 0, accepted)
     records = pattern_accuracy.from_means(patterns, means[:, :-1], spread)
     return spread.explained(float(means[0, -1])), records
 
@@ -315,11 +312,7 @@ def write_measured(path: Path, digest: str, measured: Measured) -> None:
     text = json.dumps({"digest": digest, **measured._asdict()}) + "\n"
 
     def write_file() -> None:
-        try:
-            path.parent.mkdir(exist_ok=True)
-            workdir.write_atomically(path, text)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OSError(f"workdir: cannot write {path} ({reason})") from error
+        path.parent.mkdir(exist_ok=True)
+        workdir.write_atomically(path, text)
 
     processes.by_lead(write_file)

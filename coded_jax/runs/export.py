@@ -131,9 +131,6 @@ def save(
       ModuleNotFoundError: as for `serialize`.
     """
     file = Path(output).expanduser().absolute()
-    given = str(output)
-    fits = bool(given) and not file.is_dir() and file.parent.is_dir()
-    require("output", given, fits, "a file in a folder that exists")
     blob = serialize(model, platforms)
     try:
         write_atomically(file, blob)
@@ -141,7 +138,7 @@ def save(
         with contextlib.suppress(OSError):
             file.with_name(f"{file.name}.tmp").unlink()
         raise ValueError(
-            f"output: {given!r} given, a file that can be written to accepted "
+            f"output: {str(output)!r} given, a file that can be written to accepted "
             f"({error.strerror or error})"
         ) from error
     return file

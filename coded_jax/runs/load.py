@@ -62,11 +62,10 @@ def load(
     folder = absolute(path)
     results = workdir.read_results(folder)
     fields = dict(results["config"])
-    if not codes.is_code(name := fields["code"]):
-        require("code", code, callable(code), f"the function {name!r} of the run")
-        fields["code"] = code
-    else:
-        require("code", code, code is None, f"none for a run of {name}")
+    own = not codes.is_code(name := fields["code"])
+    accepted = f"the function {name!r} of the run" if own else f"none, as of {name},"
+    require("code", code, callable(code) if own else code is None, accepted)
+    fields["code"] = code or name
     fields["baselines"] = [*filter(codes.is_code, fields["baselines"])]
     config = Config.from_json(fields)
     shape, classes = tuple(results["image_shape"]), results["classes"]

@@ -172,20 +172,17 @@ def _require_data(
         "base_batch_size": (regime_of(config, BASE).batch_size, images),
     }
     for setting, (value, most) in sizes.items():
-        accepted = f"1..{most}, the training images of {name}, or groups of them,"
-        require(setting, value, value <= most, accepted)
+        require(setting, value, value <= most, f"1..{most} with the images of {name}")
     image = jax.ShapeDtypeStruct((1, *dataset.image_shape), "float32")
     features = jax.eval_shape(base.f_conv, shapes, image)
     positions = jax.eval_shape(base.head, shapes, features).shape[1:-1]
-    accepted = f"one with an answer for each label of {name}"
-    fits = positions == dataset.positions
-    require("base_model", config.base_model, fits, accepted)
     for setting, excluded in (
+        ("base_model", positions != dataset.positions),
         # Labels of positions would have to be changed like the images.
         ("augmentation", dataset.positions and config.augmentation != "none"),
         ("code_augmentation", dataset.positions and config.code_augmentation != "none"),
         ("split", dataset.positions and grouped),
         ("label_smoothing", dataset.values and config.label_smoothing > 0),
     ):
-        value, accepted = getattr(config, setting), f"the default with labels of {name}"
-        require(setting, value, not excluded, accepted)
+        accepted = f"another one, that fits the labels of {name},"
+        require(setting, getattr(config, setting), not excluded, accepted)

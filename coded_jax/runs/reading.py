@@ -70,6 +70,6 @@ def read_cost(results: dict[str, Any], name: str) -> Cost:
     Raises:
       ValueError: the run has no such code, or a former version has counted its costs.
     """
-    costs = results.get("costs", {})
+    costs = {x: y for x, y in results.get("costs", {}).items() if "rounds" in y}
     require("name", name, name in costs, f"one of {[*costs]} with costs in this run")
     return Cost.from_json(costs[name])

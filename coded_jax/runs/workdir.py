@@ -82,7 +82,7 @@ def absolute(path: str | os.PathLike | None, name: str = "workdir") -> Path:
     """Returns the absolute path of a folder; `name` is its argument, for errors.
 
     Raises:
-      ValueError: it is no path, or the empty string, which would be the current folder.
+      ValueError: it is None, or the empty string, which would be the current folder.
     """
     fits = isinstance(path, str | os.PathLike) and bool(os.fspath(path))
     require(name, path, fits, "the path of a folder")

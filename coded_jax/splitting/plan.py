@@ -23,7 +23,6 @@ from coded_jax.checks import (
     require,
     require_shape,
     require_sizes,
-    require_type,
 )
 from coded_jax.splitting.receptive_field import analyse
 from coded_jax.splitting.traces import Field
@@ -50,11 +49,7 @@ def make_plan(
       ValueError: `halo` is negative, `grid` leaves a piece without features or makes a
         piece as large as the image, or `f_conv` cannot be split.
     """
-    height, width, channels = require_sizes(
-        "image_shape", image_shape, "H", "W", "C", least=1
-    )
-    image_shape = (height, width, channels)
-    parts = require_sizes("grid", grid, "rows", "columns")
+    parts = require_sizes("grid", grid, "rows", "columns", least=1)
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (
@@ -68,7 +63,7 @@ def make_plan(
         )
         for i, name in enumerate(("rows", "columns"))
     )
-    plan = SplitPlan(rows, columns, channels, whole.features[2])
+    plan = SplitPlan(rows, columns, image_shape[2], whole.features[2])
     # Pieces have another size, with which f_conv must do the same.
     shape = plan.piece_shape
     try:
@@ -160,9 +155,8 @@ def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
     Raises:
       ValueError: the images do not have the plan's shape.
     """
-    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
     rows, columns = plan.rows, plan.columns
-    require_shape("images", images, "B", rows.size, columns.size, plan.channels)
+    require_shape("images", images, ("B", rows.size, columns.size, plan.channels))
     return jnp.stack(
         [
             images[:, i : i + rows.window, j : j + columns.window]
@@ -221,8 +215,7 @@ def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shares do not have the plan's shape.
     """
-    require_type("plan", plan, SplitPlan, "a SplitPlan, as of make_plan,")
-    require_shape("shares", shares, plan.k, "B", *plan.share_shape)
+    require_shape("shares", shares, (plan.k, "B", *plan.share_shape))
     rows, columns = plan.grid
     strips = []
     for i in range(rows):

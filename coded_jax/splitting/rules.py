@@ -257,16 +257,13 @@ def _move_window(eqn: Any, traces: Operands) -> Feature:
             params["dimension_numbers"],
         )
         batch, channels, *_ = numbers.lhs_spec
-        if feature.axes[0] != batch or channels in feature.axes:
+        grouped = params["batch_group_count"] != 1
+        if feature.axes[0] != batch or channels in feature.axes or grouped:
             raise Refusal("takes rows, columns or batch for channels")
-        if params["batch_group_count"] != 1:
-            raise Refusal("groups the batch")
     else:
         feature = _join_reduced(eqn, traces)
         if any(windows_along[feature.axes[0]].steps()):
-            if name == "slice":
-                raise Refusal("takes a part of the batch (edge padding?)")
-            raise Refusal("has a window or padding over the batch")
+            raise Refusal("has a window or padding over the batch, or takes a part")
     return feature.through(windows_along, to)
 
 

@@ -89,12 +89,9 @@ def graph_of(network: Network) -> Graph:
             f"model: fails for images {network.image_shape}, {batch} of them: "
             f"{first_line(error)}"
         ) from error
-    if (count := len(flat.results)) != 1:
-        raise ValueError(f"model: {count} results given, one accepted, the logits")
-    if flat.results[0] is flat.image:
-        raise ValueError("model: the images themselves given, logits of them accepted")
-    if not any(flat.results[0] in eqn.outvars for eqn in flat.dynamic):
-        raise ValueError("model: its result does not depend on the image")
+    made = [v for eqn in flat.dynamic for v in eqn.outvars]
+    if len(flat.results) != 1 or flat.results[0] not in made:
+        raise ValueError("model: one result that depends on the images accepted")
 
     @functools.cache
     def trace_more() -> Flat | None:
@@ -105,10 +102,7 @@ def graph_of(network: Network) -> Graph:
             return None
         return more if names_of(more) == names_of(flat) else None
 
-    try:
-        graph = make_graph(flat, trace_more)
-    except ValueError as error:  # whose operations cannot be counted
-        raise ValueError(f"model: {str(error).removeprefix('f: ')}") from error
+    graph = make_graph(flat, trace_more)
     if not any(op.flops for op in graph.operations):
         raise ValueError("model: one that computes nothing given, a CNN accepted")
     return graph

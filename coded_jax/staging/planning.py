@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from coded_jax.checks import is_integer, require, require_sizes, require_type
+from coded_jax.checks import is_integer, require
 from coded_jax.inference.costs import Cost, Round, StageCost, count_flops
 from coded_jax.inference.rates import Rates
 from coded_jax.splitting.convolutions import rounded_down
@@ -116,22 +116,14 @@ def plan_stages(
       ValueError: an argument is out of range, the network cannot be traced, or no chain
         codes so much.
     """
-    height, width, channels = require_sizes(
-        "image_shape", image_shape, "H", "W", "C", least=1
-    )
-    integers = {"k": (k, 2), "r": (r, 1), "most_rounds": (most_rounds, 1)}
-    for name, (value, least) in integers.items():
+    limits = {"k": (k, 2), "r": (r, 1), "most_rounds": (most_rounds, 1)}
+    for name, (value, least) in limits.items():
         fits = is_integer(value) and value >= least
         require(name, value, fits, f"an integer of {least} or more")
     k, r, most_rounds = map(int, (k, r, most_rounds))  # of NumPy, perhaps
-    fits = least_coded is None or 0 <= least_coded <= 1
-    require("least_coded", least_coded, fits, "0..1")
-    require("most_device", most_device, most_device > 0, "more than 0")
-    accepted = "a function, `(variables, images) -> logits`,"
-    require("model", model, callable(model), accepted)
-    require_type("rates", rates, Rates | None, "Rates or None")
-    variables = jax.tree.map_with_path(_as_array, variables)
-    network = network_of(model, variables, (height, width, channels))
+    as_array = lambda leaf: leaf if is_array(leaf) else jnp.asarray(leaf)
+    variables = jax.tree.map(as_array, variables)
+    network = network_of(model, variables, image_shape)
     graph, rates = graph_of(network), rates or Rates()
     ends = _head_cuts(graph)
     found = [s for s in segments(graph, k, r) if ends and s.end <= ends[-1]]
@@ -174,21 +166,6 @@ def plan_stages(
     )
     chain = plan.chain._replace(seconds=rates.seconds(plan.cost))
     return plan._replace(chain=chain)
-
-
-def _as_array(path: Any, leaf: Any) -> Any:
-    """Returns a leaf of the variables; a number as an array.
-
-    Raises:
-      ValueError: it is no array, no shape and no number.
-    """
-    if is_array(leaf):
-        return leaf
-    try:
-        return jnp.asarray(leaf)
-    except (TypeError, ValueError, OverflowError):
-        name = f"variables{jax.tree_util.keystr(path)}"
-        require(name, leaf, False, "an array, the shape of one or a number")
 
 
 def _chains(

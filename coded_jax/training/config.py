@@ -6,7 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
-from coded_jax.checks import is_integer, require, require_type
+from coded_jax.checks import is_integer, require
 from coded_jax.codes.erasures import DRAWS, Pattern, harmful
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.evaluation.predictions import STAGE_LOSSES
@@ -147,10 +147,9 @@ def require_patterns(config: TrainConfig, k: int, r: int) -> None:
       k, r: data and parity pieces of the code.
 
     Raises:
-      ValueError: `config` is no TrainConfig, more results are lost than the code has
-        parity pieces, or a pattern has a weight that is never drawn.
+      ValueError: more results are lost than the code has parity pieces, or a pattern
+        has a weight that is never drawn.
     """
-    require_type("config", config, TrainConfig, "a TrainConfig")
     most = r if config.l is None else config.l
     require("l", config.l, most <= r, f"0..r, here 0..{r}")
     fits = not config.beyond or most < k + r - 1

@@ -83,11 +83,11 @@ def answer_losses(
       ValueError: labels have another shape.
     """
     logits = logits.astype(jnp.float32)
-    if are_values(labels):
-        require_shape("labels", labels, *logits.shape)
+    values = are_values(labels)
+    require_shape("labels", labels, logits.shape if values else logits.shape[:-1])
+    if values:
         losses, counted = jnp.square(logits - labels), jnp.ones(logits.shape)
     else:
-        require_shape("labels", labels, *logits.shape[:-1])
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         targets = optax.smooth_labels(targets, label_smoothing)
         targets = jnp.where(labels[..., None] < 0, 0, targets)

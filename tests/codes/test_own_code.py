@@ -76,12 +76,12 @@ def change_what_arrived(code):
         ),
         (
             lambda code: code._replace(decode=lambda *x: code.decode(*x).astype("i4")),
-            "decode of .* int32 .* given, real numbers",
+            "decode of .* int32 .* given, .* of real numbers",
         ),
         (lambda code: code._replace(quorum=Quorum("any_2")), "quorum of .*'any_2'"),
         (
             lambda code: code._replace(quorum=Quorum("any_k", (0, 1))),
-            "quorum of .* given, as copies a tuple of 3",
+            "quorum of .* given, .* and 3 copies",
         ),
         (swap_first, "query 0 of .* is not data piece 0"),
         (mix_by_parameters, "query 0 of .* is not data piece 0"),

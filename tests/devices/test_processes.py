@@ -119,7 +119,7 @@ def test_where_one_process_cannot_start_all_end(launch, tmp_path):
     "coordinator, count, process, name",
     [
         ("here:99999", 2, 0, "coordinator"),
-        ("here:80", None, 0, "processes"),
+        ("here:80", None, 0, "process"),
         ("here:80", 2, 2, "process"),
     ],
 )

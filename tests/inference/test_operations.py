@@ -86,5 +86,5 @@ def test_the_dearest_branch_and_every_turn():
     turns = lambda _, x: jax.lax.fori_loop(0, 7, lambda i, y: y * y, x)
     assert count_operations(turns, {}, floats(5)) == 35
     forever = lambda _, x: jax.lax.while_loop(lambda y: y[0] > 0, lambda y: -y, x)
-    with refused("f"):
+    with refused("model"):
         count_operations(forever, {}, floats(5))

@@ -55,9 +55,7 @@ def scaled_sum(shape):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("blocks", None),
         ("image_shape", (12, 12)),
-        ("mesh", (1, 1)),
         ("std", (0.0,)),
     ],
 )

@@ -71,5 +71,3 @@ def test_every_pattern_is_that_of_the_answers(model):
 def test_what_is_wrong_is_named(model, name, data, options):
     with refused(name):
         coded_jax.evaluate(model, data, **options)
-    with refused("model"):
-        coded_jax.evaluate(model.pipeline, TEST)

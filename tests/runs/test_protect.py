@@ -87,13 +87,10 @@ def never_negative(shape):
 @pytest.mark.parametrize(
     "name, changes",
     [
-        ("blocks", {"blocks": []}),
         ("devices", {"devices": "1"}),
-        ("test", {"dataset": dataclasses.replace(DATASET, test=None)}),
-        ("variables", {"variables": {"kernel": "text"}}),
         ("head", {"head": lambda v, x: x}),
         ("head", {"blocks": lambda v, x: x.mean((1, 2), keepdims=True)}),
-        ("image_shape", {"blocks": lambda v, x: x[:, :0]}),
+        ("head", {"blocks": lambda v, x: x[:, :0]}),
         ("nonnegative", {"code": never_negative}),
     ],
 )

@@ -86,8 +86,6 @@ UNTRAINED = {"config": CONFIG, "pipeline": make_pipeline(tail="tuned")}
     "name, options",
     [
         ("train.labels", {"data": TOO_MANY}),
-        ("config", {"config": {"epochs": 2}}),
-        ("pipeline", {"pipeline": f_conv}),
         ("config", UNTRAINED),
     ],
 )

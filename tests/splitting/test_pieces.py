@@ -239,14 +239,13 @@ TWO_ROWS = SplitPlan(
 
 
 @pytest.mark.parametrize(
-    "function, plan, array, name",
+    "function, array, name",
     [
-        (split, TWO_ROWS, jnp.zeros((2, 7, 8, 1)), "images"),
-        (split, TWO_ROWS, [0], "images"),
-        (merge, TWO_ROWS, jnp.zeros((3, 5, 2, 4, 3)), "shares"),
-        (merge, (2, 1), jnp.zeros((2, 5, 2, 4, 3)), "plan"),
+        (split, jnp.zeros((2, 7, 8, 1)), "images"),
+        (split, [0], "images"),
+        (merge, jnp.zeros((3, 5, 2, 4, 3)), "shares"),
     ],
 )
-def test_what_does_not_fit_a_plan_is_refused(function, plan, array, name):
+def test_what_does_not_fit_a_plan_is_refused(function, array, name):
     with refused(name):
-        function(plan, array)
+        function(TWO_ROWS, array)

@@ -94,7 +94,7 @@ def test_halos_are_the_pixels_that_several_pieces_hold(lenet):
         ((28, 28, 1), (1, 5), "k"),
         ((28, 28, 1), (2.0, 1), "grid"),
         ((28, 28, 1), None, "grid"),
-        ((0, 28, 1), (2, 1), "image_shape"),
+        ((0, 28, 1), (2, 1), "k"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(lenet, shape, grid, name):

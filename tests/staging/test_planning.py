@@ -128,13 +128,9 @@ def endless(variables, x):
     [
         ({"k": 1}, "k"),
         ({"r": 0}, "r"),
-        ({"image_shape": (4, 4)}, "image_shape"),
-        ({"rates": 3}, "rates"),
         ({"most_rounds": 0}, "most_rounds"),
         ({"least_coded": 1.5}, "least_coded"),
         ({"least_coded": 0.99}, "least_coded"),  # of this network
-        ({"variables": {"a": {"b": "net"}}}, "variables['a']['b']"),
-        ({"model": None}, "model"),
         ({"model": lambda v, x: x @ jnp.ones((7, 7))}, "model"),
         ({"model": endless}, "model"),
         ({"model": lambda v, x: (x, x)}, "model"),

@@ -84,13 +84,14 @@ class OnArrays(nn.Module):
     def __call__(self, arrays: jax.Array) -> jax.Array:
         _, batch, h, w, depth = arrays.shape
         groups, inner = (1, depth) if self.spec.joint else (depth, 1)
-        sizes = (batch, h, w, groups, inner)
+        shape = [-1, batch, h, w, groups, inner]
         # Batch and groups come first, and the values that layers mix last.
         order = (1, 4, 0, 2, 3, 5) if self.flat else (1, 4, 2, 3, 0, 5)
-        x = arrays.reshape((-1, *sizes)).transpose(order)
+        x = arrays.reshape(shape).transpose(order)
         x = x.reshape((batch * groups, *(() if self.flat else (h, w)), -1))
         outputs = self.spec.out * inner * (h * w if self.flat else 1)
         y = self.layers(x, outputs)
-        y = y.reshape([(self.spec.out, *sizes)[axis] for axis in order])
+        shape[0] = self.spec.out
+        y = y.reshape([shape[axis] for axis in order])
         y = y.transpose(np.argsort(order)).reshape((-1, batch, h, w, depth))
         return nn.relu(y) if self.spec.relu else y
