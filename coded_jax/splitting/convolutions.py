@@ -30,7 +30,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.splitting.constants import windows_of_operation
 from coded_jax.splitting.flattening import (
     BATCH,
     Flat,
@@ -41,7 +40,7 @@ from coded_jax.splitting.flattening import (
     run,
     variables_among,
 )
-from coded_jax.splitting.traces import Window
+from coded_jax.splitting.windows import Window, windows_of_operation
 from coded_jax.types import (
     AxisPlan,
     Block,

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.splitting.constants import UNCHANGED
 from coded_jax.types import PyTree
 
 BATCH = 2
@@ -36,6 +35,8 @@ CALLS = {  # primitive -> the parameter that holds its jaxpr
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "coded_jax_convolution_layer": "call_jaxpr",
 }
+UNCHANGED = frozenset("device_put optimization_barrier pvary reshard".split())
+"""They move or order values, and change none."""
 MAX_LENGTH = 256
 """Loops of more steps are not unrolled."""
 

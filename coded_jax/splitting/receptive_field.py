@@ -10,31 +10,15 @@ mixes positions or tells them apart is refused by name.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from coded_jax.checks import first_line
-from coded_jax.splitting.constants import (
-    ELEMENTWISE,
-    all_ends,
-    params_without_sizes,
-    through_constants,
-    trace_literal,
-)
-from coded_jax.splitting.flattening import (
-    BATCH,
-    Flat,
-    needed,
-    read,
-    run,
-    trace_flat,
-    variables_among,
-)
+from coded_jax.splitting.flattening import BATCH, trace_flat
+from coded_jax.splitting.jaxpr_constants import trace_constants, trace_of
 from coded_jax.splitting.resizes import Rearranged, Weights
 from coded_jax.splitting.rules import ALIGNED, LOOPS, through_features
 from coded_jax.splitting.traces import (
@@ -44,16 +28,15 @@ from coded_jax.splitting.traces import (
     Operands,
     Refusal,
     digest_of,
+    params_without_sizes,
 )
+from coded_jax.splitting.windows import ELEMENTWISE
 from coded_jax.types import PyTree
 
 WAY_OUT = "move it to the head, or end f_conv before it"
 WAY_OUT_OF_PLATFORMS = (
     "or, if all platforms compute the same, use splitting.platform_specialised"
 )
-MAX_COMPUTED = 2**24
-"""Largest array that is computed to know a constant: the matrix of a resize of 2,896
-rows to twice as many."""
 
 
 class Analysis(NamedTuple):
@@ -208,42 +191,3 @@ def _digests(
         ]
         digests.append(digest_of(name, i, common, channels, ends))
     return digests
-
-
-def trace_constants(flat: Flat) -> dict[Any, Any]:
-    """Returns the traces of what does not depend on the image, by its variable."""
-    traces: dict[Any, Any] = {}
-    for i, v in enumerate(flat.weights):
-        traces[v] = Constant(all_ends(v.aval.shape), digest_of(i, v.aval.shape))
-    for v, value in zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True):
-        traces[v] = trace_literal(value)
-    for eqn in flat.constant:
-        operands = [trace_of(atom, traces) for atom in eqn.invars]
-        outputs = through_constants(eqn, operands)
-        traces.update(zip(eqn.outvars, outputs, strict=True))
-    for v, trace in traces.items():
-        value = functools.partial(_value_of, flat, v)
-        traces[v] = dataclasses.replace(trace, value=value)
-    return traces
-
-
-def _value_of(flat: Flat, variable: Any) -> np.ndarray | None:
-    """Computes a constant; None where it depends on the variables, or is a large one,
-    or random."""
-    eqns = needed(flat.constant, [variable])
-    atoms = {variable, *variables_among(v for eqn in eqns for v in eqn.invars)}
-    values = dict(zip(flat.closed.jaxpr.constvars, flat.closed.consts, strict=True))
-    if not atoms.isdisjoint(flat.weights) or any(
-        v.aval.size > MAX_COMPUTED or not isinstance(v.aval.dtype, np.dtype)
-        for v in atoms
-    ):
-        return None
-    with jax.ensure_compile_time_eval():
-        run(eqns, values)
-    value = read(variable, values)
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
-
-
-def trace_of(atom: Any, traces: dict[Any, Any]) -> Any:
-    """Returns the trace of a variable or of a literal."""
-    return trace_literal(atom.val) if hasattr(atom, "val") else traces[atom]

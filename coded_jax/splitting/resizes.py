@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.splitting.traces import Window, digest_of
+from coded_jax.splitting.traces import digest_of
+from coded_jax.splitting.windows import Window
 
 EPS = float(np.finfo(np.float32).eps)
 LEAST_ROUNDED = 16

@@ -13,24 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from coded_jax.splitting.constants import (
-    ELEMENTWISE,
-    axes_after,
-    begins_of_reshape,
-    windows_of_operation,
-)
+from coded_jax.splitting import windows
 from coded_jax.splitting.resizes import Rearranged, resize_of
 from coded_jax.splitting.traces import (
     Constant,
-    Ends,
     Feature,
     Operands,
     Refusal,
-    Window,
     join_ends,
     join_fields,
-    repeated,
 )
+from coded_jax.splitting.windows import ELEMENTWISE, Ends, Window
 
 Rule = Callable[[Any, Operands], Feature]
 
@@ -155,7 +148,7 @@ operand."""
 def _move_axes(eqn: Any, traces: Operands) -> Feature:
     name = eqn.primitive.name
     join = _join if name == "stack" else _join_reduced
-    feature, to = join(eqn, traces), axes_after(eqn)
+    feature, to = join(eqn, traces), windows.axes_after(eqn)
     lost = set(feature.axes) - set(to)
     if feature.axes[0] in lost and name in REDUCTIONS:
         raise Refusal("reduces over the batch (batch norm in training mode?)")
@@ -168,7 +161,7 @@ def _move_axes(eqn: Any, traces: Operands) -> Feature:
 def _transpose(eqn: Any, traces: Operands) -> Feature:
     feature = _sole_feature(traces)
     own = Rearranged(eqn.params["permutation"])
-    return dataclasses.replace(feature.remap_axes(axes_after(eqn)), own=own)
+    return dataclasses.replace(feature.remap_axes(windows.axes_after(eqn)), own=own)
 
 
 @rule("reshape")
@@ -177,8 +170,8 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
     each new position has the channels of one, or the other way round."""
     feature = _sole_feature(traces)
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    to = axes_after(eqn)
-    lost, begins = set(feature.axes) - set(to), begins_of_reshape(before, after)
+    to = windows.axes_after(eqn)
+    lost, begins = set(feature.axes) - set(to), windows.begins_of_reshape(before, after)
     along = {}
     for axis in lost:
         size, new_size = before[axis], after[begins[axis]] if axis in begins else 0
@@ -192,7 +185,7 @@ def _reshape(eqn: Any, traces: Operands) -> Feature:
         block = size // new_size
         along[axis] = Window(size, kernel=block, stride=block)
         if new_size > size:
-            along[axis] = repeated(size, new_size // size)
+            along[axis] = windows.repeated(size, new_size // size)
     return feature.through(along, begins | to)
 
 
@@ -250,7 +243,7 @@ def _dot(eqn: Any, traces: Operands) -> Feature:
 @rule("reduce_window_sum slice")
 def _move_window(eqn: Any, traces: Operands) -> Feature:
     name, params = eqn.primitive.name, eqn.params
-    to, windows_along = windows_of_operation(eqn)
+    to, windows_along = windows.windows_of_operation(eqn)
     if name == "conv_general_dilated":
         feature, numbers = (
             _sole_feature(traces, "a kernel"),
@@ -331,7 +324,7 @@ def _window_of_indices(line: np.ndarray, size: int) -> Window | None:
     None if other ones are taken."""
     factor = len(line) // size
     if factor > 1 and np.array_equal(line, np.repeat(np.arange(size), factor)):
-        return repeated(size, factor)
+        return windows.repeated(size, factor)
     start, last = int(line[0]), int(line[-1])
     strides = set(np.diff(line).tolist())
     if len(strides) != 1 or min(strides) < 1 or start < 0 or last >= size:

@@ -11,73 +11,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from coded_jax.splitting.windows import Ends, Window
+
 Stride = int | Fraction
 """Pixels from one value to the next, below 1 where values are finer than pixels."""
-Ends = tuple[int, int]
-"""Numbers of positions at the low and at the high end of an axis."""
-
-
-class Window(NamedTuple):
-    """A windowed operation along one axis of `size` positions; negative padding crops.
-
-    With a gap it is moved over these with zeros between them.
-    """
-
-    size: int
-    kernel: int = 1
-    stride: int = 1
-    dilation: int = 1
-    low: int = 0
-    high: int = 0
-    gap: int = 1
-
-    @property
-    def reach(self) -> int:
-        """Positions from the first to the last that an output sees."""
-        return (self.kernel - 1) * self.dilation + 1
-
-    def steps(self) -> Iterator[Window]:
-        """Yields gaps, a crop, then the window: one or two of them may be missing.
-
-        Gaps of a step stand behind the last position, too, and are cropped again. So
-        each position of what is dilated belongs to one of the input, as at any other
-        layer. A crop counts as a window that needs all that it drops. So it holds at
-        every layer that a position beyond the first or the last would need pixels
-        beyond the image, on which the windows of the pieces rely.
-        """
-        size, low, high = self.size * self.gap, self.low, self.high - (self.gap - 1)
-        if self.gap > 1:
-            yield Window(self.size, gap=self.gap)
-        if crop := max(0, -low) + max(0, -high):
-            yield Window(size, kernel=crop + 1)
-        low, high = max(0, low), max(0, high)
-        if (self.kernel, self.stride, low, high) != (1, 1, 0, 0):
-            yield self._replace(size=size - crop, low=low, high=high, gap=1)
-
-    def ends(self, before: Ends) -> Ends:
-        """Counts the outputs of a step at either end that see padding, or an input at
-        an end, of which there are so many before."""
-        low, high = before
-        size, reach = self.size * self.gap, self.reach
-        outputs = (size + self.low + self.high - reach) // self.stride + 1
-        # Output p sees inputs from p * stride - low on.
-        first = -(-(low * self.gap + self.low) // self.stride)
-        last = (size - high * self.gap + self.low - reach) // self.stride
-        return first, max(0, outputs - 1 - last)
-
-
-def repeated(size: int, factor: int) -> Window:
-    """Returns the window that repeats each position, or makes some of its channels.
-
-    As a sum over gaps that hold one value.
-    """
-    return Window(size, factor, low=factor - 1, high=factor - 1, gap=factor)
 
 
 class Field(NamedTuple):
@@ -226,6 +169,14 @@ def join_ends(ends: Iterable[Ends]) -> Ends:
     """Returns the ends of values that are joined position by position."""
     low, high = map(max, zip(*ends, strict=True))
     return low, high
+
+
+SIZES = frozenset("shape new_sizes limit_indices slice_sizes sharding".split())
+
+
+def params_without_sizes(params: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Returns the parameters of an operation that do not follow from sizes."""
+    return [(key, params[key]) for key in sorted(params) if key not in SIZES]
 
 
 def digest_of(*parts: Any) -> int:

@@ -22,9 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.inference.operations import count_equation
-from coded_jax.splitting.constants import UNCHANGED
-from coded_jax.splitting.flattening import BATCH, Flat, variables_among
-from coded_jax.splitting.receptive_field import trace_constants, trace_of
+from coded_jax.splitting.flattening import BATCH, UNCHANGED, Flat, variables_among
+from coded_jax.splitting.jaxpr_constants import trace_constants, trace_of
 from coded_jax.splitting.rules import through_features
 from coded_jax.splitting.traces import Constant, Feature, Field, Fields, Refusal
 

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from coded_jax.splitting.constants import ELEMENTWISE, axes_after
 from coded_jax.splitting.flattening import Values, read
 from coded_jax.splitting.rules import ALIGNED
+from coded_jax.splitting.windows import ELEMENTWISE, axes_after
 
 Less = Mapping[int, int]
 """Axis of a value -> positions that it has less than that of the whole image."""

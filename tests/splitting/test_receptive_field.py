@@ -11,7 +11,8 @@ from jax import lax
 
 from coded_jax.splitting import platform_specialised
 from coded_jax.splitting.receptive_field import analyse
-from coded_jax.splitting.traces import Field, Window
+from coded_jax.splitting.traces import Field
+from coded_jax.splitting.windows import Window
 from tests.errors import refused
 
 SHAPE = (24, 21, 2)
