@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,26 +31,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from coded_jax.splitting.flattening import (
-    BATCH,
-    Flat,
-    Values,
-    flatten,
-    needed,
-    read,
-    run,
-    variables_among,
-)
+from coded_jax.splitting import flattening
 from coded_jax.splitting.windows import Window, windows_of_operation
-from coded_jax.types import (
-    AxisPlan,
-    Block,
-    PyTree,
-    SplitPlan,
-    State,
-    apart,
-    together,
-)
+from coded_jax.types import AxisPlan, Block, PyTree, SplitPlan, State, apart, together
 
 NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
@@ -84,7 +68,7 @@ def separate_convolutions(
         spares a device so much.
     """
     first = _Part(functools.partial(f_conv), image_shape, k, least_spared)
-    flat = flatten(first.f_conv, variables, image_shape)
+    flat = flattening.flatten(first.f_conv, variables, image_shape)
     rounds = _rounds(flat, k)
     if not rounds:
         raise ValueError(
@@ -113,7 +97,7 @@ def spared_parts(
     Args:
       f_conv, variables, image_shape, k: as of `separate_convolutions`.
     """
-    flat = flatten(functools.partial(f_conv), variables, image_shape)
+    flat = flattening.flatten(functools.partial(f_conv), variables, image_shape)
     return tuple(sorted((r.spared for r in _rounds(flat, k)), reverse=True))
 
 
@@ -145,24 +129,26 @@ class _Part:
         """Computes a round on a piece, or on its whole input; or a client's part."""
         x, kept = apart(state)
         index, is_of_devices = divmod(self.number, 2)
-        batch = BATCH if is_of_devices else x.shape[0]  # for kernels any will do
-        flat = flatten(self.f_conv, variables, self.image_shape, batch, x.dtype)
-        rounds, clients = _take_apart(flat, self.k, self.least_spared)
-        values = flat.constants(jax.tree.leaves(variables))
+        batch = flattening.BATCH if is_of_devices else x.shape[0]  # any for kernels
+        flat = flattening.flatten(
+            self.f_conv, variables, self.image_shape, batch, x.dtype
+        )
+        rounds, parts, live = _take_apart(flat, self.k, self.least_spared)
+        eqns, values = parts[self.number], flat.constants(jax.tree.leaves(variables))
+        reads = [v for eqn in eqns for v in eqn.invars]
+        flattening.run(flattening.needed(flat.constant, reads), values)
         if is_of_devices:
-            own = rounds[index]
-            run(needed(flat.constant, [eqn.invars[1] for eqn in own.eqns]), values)
-            return together(own.convolve(x, values), kept)
+            return together(rounds[index].convolve(x, values), kept)
         if index == 0:
             values[flat.image] = x
         else:
             values |= rounds[index - 1].outputs(x)
-            values |= zip(clients[index - 1].kept, kept, strict=True)
-        part = clients[index]
-        run([*needed(flat.constant, part.reads), *part.eqns], values)
+            values |= zip(live[index - 1], kept, strict=True)
+        flattening.run(eqns, values)
         if index == len(rounds):
             return values[flat.results[0]]
-        return together(rounds[index].pad(values), tuple(values[v] for v in part.kept))
+        kept = tuple(values[v] for v in live[index])
+        return together(rounds[index].pad(values), kept)
 
 
 class _Round(NamedTuple):
@@ -180,18 +166,18 @@ class _Round(NamedTuple):
     plan: SplitPlan
     spared: float
 
-    def pad(self, values: Values) -> jax.Array:
+    def pad(self, values: flattening.Values) -> jax.Array:
         """Returns the input that the plan splits, of the value that is convolved."""
-        eqn, config = self.eqns[0], []
-        batch, channels, *positions = eqn.params["dimension_numbers"].lhs_spec
-        x = lax.transpose(read(eqn.invars[0], values), (batch, *positions, channels))
+        eqn, config = self.eqns[0], [(0, 0, 0)]
+        order = _nhwc(eqn.params["dimension_numbers"].lhs_spec)
+        x = lax.transpose(flattening.read(eqn.invars[0], values), order)
         axes = zip(self.joint, (self.plan.rows, self.plan.columns), strict=True)
         for window, plan in axes:
             size = (window.size - 1) * window.gap + 1
             config.append((window.low, plan.size - size - window.low, window.gap - 1))
-        return lax.pad(x, np.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
+        return lax.pad(x, np.zeros((), x.dtype), [*config, (0, 0, 0)])
 
-    def convolve(self, x: jax.Array, values: Values) -> jax.Array:
+    def convolve(self, x: jax.Array, values: flattening.Values) -> jax.Array:
         """Computes the convolutions of a piece, or of the whole input, `[B, h, w, C]`.
 
         Returns `[B, M, M', D]`, with the channels of all of them. The kernels are among
@@ -199,75 +185,64 @@ class _Round(NamedTuple):
         """
         outputs = []
         for eqn in self.eqns:
-            y = x
-            for axis, (own, joint) in enumerate(
-                zip(_axes(eqn), self.joint, strict=True), 1
+            seen = []  # Others of the round may see more.
+            for own, joint, size in zip(
+                _windows(eqn), self.joint, x.shape[1:3], strict=True
             ):
                 first = joint.low - own.low
-                end = x.shape[axis] - joint.reach + first + own.reach
-                y = lax.slice_in_dim(y, first, end, axis=axis)
+                seen.append(slice(first, size - joint.reach + first + own.reach))
             out, into, *positions = eqn.params["dimension_numbers"].rhs_spec
-            kernel = lax.transpose(read(eqn.invars[1], values), (*positions, into, out))
+            kernel = flattening.read(eqn.invars[1], values)
             valid = {"padding": ((0, 0), (0, 0)), "lhs_dilation": (1, 1)}
             params = {**eqn.params, **valid, "dimension_numbers": NHWC}
-            outputs.append(eqn.primitive.bind(y, kernel, **params))
+            outputs.append(
+                eqn.primitive.bind(
+                    x[:, *seen],
+                    lax.transpose(kernel, (*positions, into, out)),
+                    **params,
+                )
+            )
         return jnp.concatenate(outputs, axis=-1) if len(outputs) > 1 else outputs[0]
 
-    def outputs(self, merged: jax.Array) -> Values:
+    def outputs(self, merged: jax.Array) -> flattening.Values:
         """Returns each convolution's output, by its variable."""
         first, values = 0, {}
         for eqn in self.eqns:
-            (out,), spec = eqn.outvars, eqn.params["dimension_numbers"].out_spec
-            batch, channels, rows, columns = spec
-            shape = out.aval.shape
-            last = first + shape[channels]
-            own = merged[:, : shape[rows], : shape[columns], first:last]
-            values[out] = jnp.moveaxis(own, range(4), (batch, rows, columns, channels))
-            first = last
+            _, rows, columns, maps = _output_shape(eqn)
+            own = merged[:, :rows, :columns, first : first + maps]
+            order = _nhwc(eqn.params["dimension_numbers"].out_spec)
+            values[eqn.outvars[0]] = jnp.moveaxis(own, range(4), order)
+            first += maps
         return values
-
-
-class _Client(NamedTuple):
-    """A part that the client computes.
-
-    Attributes:
-      eqns: whose results depend on the image.
-      reads: variables that these and the next round need.
-      kept: variables that later parts need.
-    """
-
-    eqns: list[Any]
-    reads: set[Any]
-    kept: list[Any]
 
 
 @functools.lru_cache(maxsize=64)
 def _take_apart(
-    flat: Flat, k: int, least_spared: float
-) -> tuple[list[_Round], list[_Client]]:
-    """Returns the rounds, and the client's parts before, between and behind them.
+    flat: flattening.Flat, k: int, least_spared: float
+) -> tuple[list[_Round], list[list[Any]], list[list[Any]]]:
+    """Returns the rounds, the equations of all parts, and the variables that the client
+    keeps during each round.
 
-    Every other operation goes to the first part that needs its result.
+    Every operation of the client goes to the first part that needs its result.
     """
     rounds = [r for r in _rounds(flat, k) if r.spared >= least_spared]
-    taken = {id(eqn) for r in rounds for eqn in r.eqns}
-    own, reads = [], []
-    for goal in (*([r.eqns[0].invars[0]] for r in rounds), flat.results):
-        own.append(needed([eqn for eqn in flat.dynamic if id(eqn) not in taken], goal))
-        taken |= set(map(id, own[-1]))
-        read_there = [v for eqn in own[-1] for v in eqn.invars]
-        reads.append(variables_among([*read_there, *goal]))
-    clients, made = [], [flat.image]
-    for i, eqns in enumerate(own):
-        made += [v for eqn in eqns for v in eqn.outvars]
-        later = set[Any]().union(*reads[i + 1 :])
-        clients.append(_Client(eqns, reads[i], [v for v in made if v in later]))
-        if i < len(rounds):
-            made += [v for eqn in rounds[i].eqns for v in eqn.outvars]
-    return rounds, clients
+    taken, parts = {id(eqn) for r in rounds for eqn in r.eqns}, []
+    for r in rounds:
+        left = [eqn for eqn in flat.dynamic if id(eqn) not in taken]
+        parts += [flattening.needed(left, r.eqns[0].invars[:1]), r.eqns]
+        taken.update(map(id, parts[-2]))
+    parts.append([eqn for eqn in flat.dynamic if id(eqn) not in taken])
+    live = []
+    for i in range(1, len(parts), 2):
+        before, after = itertools.chain(*parts[:i]), itertools.chain(*parts[i + 1 :])
+        made = [flat.image, *(v for eqn in before for v in eqn.outvars)]
+        reads = flattening.variables_among(v for eqn in after for v in eqn.invars)
+        reads.update(flat.results)
+        live.append([v for v in made if v in reads])
+    return rounds, parts, live
 
 
-def _rounds(flat: Flat, k: int) -> list[_Round]:
+def _rounds(flat: flattening.Flat, k: int) -> list[_Round]:
     """Groups convolutions that can be computed in one round, and plans their pieces.
 
     Those of which no device is spared anything are left out.
@@ -285,39 +260,41 @@ def _rounds(flat: Flat, k: int) -> list[_Round]:
             and source.aval.shape[spec[0]] == batch
             and {v.aval.dtype for v in (*eqn.invars, *eqn.outvars)} == {image_dtype}
         ):
-            alike = [(axis.stride, axis.gap) for axis in _axes(eqn)]
-            groups.setdefault((source, spec, *alike, *_positions(eqn)), []).append(eqn)
+            steps = [(window.stride, window.gap) for window in _windows(eqn)]
+            alike = (source, spec, *steps, *_output_shape(eqn)[1:3])
+            groups.setdefault(alike, []).append(eqn)
     rounds, total = [], 0  # of the products of an image
     for eqns in groups.values():
-        rows, columns = map(_joint, zip(*map(_axes, eqns), strict=True))
-        joint = rows, columns
-        plans = [
-            _plan(eqns, joint, (k // parts, parts))
-            for parts in range(1, k + 1)
-            if k % parts == 0
-        ]
+        rows, columns = map(_joint, zip(*map(_windows, eqns), strict=True))
+        grids = [(k // n, n) for n in range(1, k + 1) if k % n == 0]
+        plans = [_plan(eqns, (rows, columns), grid) for grid in grids]
         # Fewest positions that a device computes, then fewest that it is sent.
         computed = lambda plan: plan.rows.share * plan.columns.share
         sent = lambda plan: plan.rows.window * plan.columns.window
         plan = min(plans, key=lambda plan: (computed(plan), sent(plan)))
         products = sum(math.prod(e.invars[1].aval.shape) for e in eqns)  # a position's
-        positions = math.prod(_positions(eqns[0]))
+        positions = math.prod(_output_shape(eqns[0])[1:3])
         total += products * positions
         spared = products * (positions - computed(plan))
-        rounds.append(_Round(eqns, joint, plan, spared))
+        rounds.append(_Round(eqns, (rows, columns), plan, spared))
     return [r._replace(spared=r.spared / total) for r in rounds if r.spared > 0]
 
 
-def _axes(eqn: Any) -> list[Window]:
+def _windows(eqn: Any) -> list[Window]:
     """Returns the windows of a convolution along rows and along columns."""
     return [*windows_of_operation(eqn)[1].values()]
 
 
-def _positions(eqn: Any) -> tuple[int, int]:
-    """Returns rows and columns of a convolution's output."""
-    _, _, rows, columns = eqn.params["dimension_numbers"].out_spec
+def _nhwc(spec: Sequence[int]) -> tuple[int, int, int, int]:
+    """Returns the axes of batch, rows, columns and channels."""
+    batch, channels, rows, columns = spec
+    return batch, rows, columns, channels
+
+
+def _output_shape(eqn: Any) -> list[int]:
+    """Returns batch, rows, columns and channels of a convolution's output."""
     shape = eqn.outvars[0].aval.shape
-    return shape[rows], shape[columns]
+    return [shape[axis] for axis in _nhwc(eqn.params["dimension_numbers"].out_spec)]
 
 
 def _joint(windows: Sequence[Window]) -> Window:
@@ -331,13 +308,12 @@ def _plan(
     eqns: list[Any], joint: tuple[Window, Window], grid: tuple[int, int]
 ) -> SplitPlan:
     """Plans equal shares, of an input that is padded for them."""
-    axes = []
-    for window, out, parts in zip(joint, _positions(eqns[0]), grid, strict=True):
+    axes, shapes = [], [_output_shape(eqn) for eqn in eqns]
+    for window, out, parts in zip(joint, shapes[0][1:3], grid, strict=True):
         share, stride = -(-out // parts), window.stride
-        inputs = lambda outputs, w=window: (outputs - 1) * w.stride + w.reach
         plan = AxisPlan(
-            size=inputs(parts * share),
-            window=inputs(share),
+            size=(parts * share - 1) * stride + window.reach,
+            window=(share - 1) * stride + window.reach,
             starts=tuple(i * share * stride for i in range(parts)),
             out=parts * share,
             share=share,
@@ -346,8 +322,6 @@ def _plan(
         )
         axes.append(plan)
     channels = eqns[0].params["dimension_numbers"].lhs_spec[1]
-    maps = sum(
-        e.outvars[0].aval.shape[e.params["dimension_numbers"].out_spec[1]] for e in eqns
-    )
     rows, columns = axes
-    return SplitPlan(rows, columns, eqns[0].invars[0].aval.shape[channels], maps)
+    depth = sum(shape[-1] for shape in shapes)
+    return SplitPlan(rows, columns, eqns[0].invars[0].aval.shape[channels], depth)
