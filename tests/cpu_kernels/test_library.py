@@ -48,7 +48,7 @@ def no_wheels(monkeypatch, tmp_path):
 def no_compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    return "need a compiler of C++"
+    return "needs a compiler of C++"
 
 
 def broken_compiler(monkeypatch, tmp_path):

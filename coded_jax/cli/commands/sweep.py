@@ -70,6 +70,8 @@ def cells_from_flags() -> list[Cell]:
       ValueError: the flags name no cell, or one that is out of range.
     """
     together, alone = [_variant_of(text) for text in VARIANT.value] or [{}], _varied()
+    both = sorted({flag for variant in together for flag in variant} & alone.keys())
+    require("vary", both, not both, "none that --variant sets")
     require("vary", [], together != [{}] or bool(alone), "one or more, or --variant,")
     cells = [
         _cell_of({**variant, **dict(zip(alone, values, strict=True))})
