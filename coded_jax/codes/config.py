@@ -77,14 +77,14 @@ class ImageSplit:
     tail: str
 
     def __post_init__(self) -> None:
-        number, grids = len(self.stages or (0,)), self.stage_grids
-        for name, value, fits, accepted in (
-            ("grid", self.grid and [self.grid], grids is None, " without stage_grids"),
-            ("stage_grids", grids, len(grids or ()) == number, f", {number} of them,"),
-        ):
-            fits = value is None or (fits and {*map(math.prod, value)} == {self.k})
-            accepted = f"rows x columns with a product of k={self.k}{accepted}"
-            require(name, getattr(self, name), fits, accepted)
+        k, number = self.k, len(self.stages or (0,))
+        fits = self.grid is None or math.prod(self.grid) == k
+        require("grid", self.grid, fits, f"rows x columns with a product of k={k}")
+        if self.stage_grids is not None:
+            fits = [*map(math.prod, self.stage_grids)] == [k] * number
+            accepted = f"rows x columns with a product of k={k}, {number} of them,"
+            require("stage_grids", self.stage_grids, fits, accepted)
+            require("grid", self.grid, self.grid is None, "none with stage_grids")
 
     def grid_of(self, stage: int) -> Grid:
         """Returns rows and columns of pieces in a coded stage, counted from 0."""

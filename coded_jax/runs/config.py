@@ -208,28 +208,19 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
             object.__setattr__(self, "decoder", self.decoder or "low_rank")
         CodeConfig.__post_init__(self)  # checks each setting of all records by itself
         require_patterns(self, self.k, self.r)
-        others = self.other_stage_losses
-        several = len(self.stages or ()) > 1 and self.stage_losses not in others
-        fitted = self.systematic and self.decoder != "linear"
-        for name, fits, accepted in (
-            (
-                "tail",
-                self.tail == "frozen" or bool(self.ends_weights),
-                "frozen without supervision and distillation, which train it,",
-            ),
-            (
-                "decoder_start",
-                self.decoder_start == "drawn" or fitted,
-                "drawn with recipe=paper or decoder=linear",
-            ),
-            (
-                "other_stage_losses",
-                not others or several,
-                f"other ones than {self.stage_losses}, with several stages,",
-            ),
-            ("tried", self.most_tried <= self.n, f"0..{self.n}"),
-        ):
-            require(name, getattr(self, name), fits, accepted)
+        if not self.ends_weights:
+            accepted = "frozen without supervision and distillation, which train it,"
+            require("tail", self.tail, self.tail == "frozen", accepted)
+        if not self.systematic or self.decoder == "linear":
+            start = self.decoder_start
+            accepted = "drawn with recipe=paper or decoder=linear"
+            require("decoder_start", start, start == "drawn", accepted)
+        if others := self.other_stage_losses:
+            several = len(self.stages or ()) > 1
+            accepted = f"other ones than {self.stage_losses}, with several stages,"
+            fits = several and self.stage_losses not in others
+            require("other_stage_losses", others, fits, accepted)
+        require("tried", self.tried, self.most_tried <= self.n, f"0..{self.n}")
 
     @property
     def most_lost(self) -> int:

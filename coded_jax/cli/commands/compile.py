@@ -22,6 +22,7 @@ from rich.console import Console
 
 from coded_jax.aot import mesh_picture, program_table, programs, topologies
 from coded_jax.aot.chips import chip_of
+from coded_jax.checks import require
 from coded_jax.cli import experiment_flags
 from coded_jax.cli.command_line import command, integers, origin
 from coded_jax.cli.image_flags import example_from_flags
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> None:
     """Compiles the programs of the flags, and prints their figures."""
     config = experiment_flags.config_from_flags()
     batches, count = integers("batches", BATCHES.value), experiment_flags.DEVICES.value
+    require("batches", BATCHES.value, all(x >= 1 for x in batches), "each 1 or more")
     if TARGET.value is not None:
         jax.config.update("jax_platforms", "cpu")
         devices = topologies.describe(TARGET.value)
