@@ -6,19 +6,18 @@ r"""Chooses what to run: the strategy that is first, or best within a latency ta
     python experiments/choose.py --base_model=resnet50 --given_drop=1 --max_devices=6 \
         --compute_parameters=0.8,0.2 --bandwidth=1e8 --quantile=p99
 
-Arguments are workdirs of finished runs, or their `results.json`: all their codes, and
-uncoded pieces with hedged requests, are simulated on the same devices. For a network
-that `--base_model` or `--cnn` names, all strategies of `experiments/map.py` are. With
-`--target` the most accurate one within it comes first, late answers counted as wrong,
-else the fastest that is within `--margin` of the network's accuracy. Prints a table and
-a line that says what to run, and writes `choose.json` where `--output` is given.
+Arguments are workdirs of finished runs, or their `results.json`, whose network and
+learned codes are compared; without them `--base_model` or `--cnn` names a network. All
+strategies of `experiments/map.py` are simulated on the same devices. With `--target`
+the most accurate one within it comes first, late answers counted as wrong, else the
+fastest that is within `--margin` of the network's accuracy. Prints a table and a line
+that says what to run, and writes `choose.json` where `--output` is given.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,22 +28,15 @@ from tables.stored import read_runs
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, run
-from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
-from coded_jax.codes.config import MAX_N
+from coded_jax.cli.network_flags import cnn_from_flags
 from coded_jax.latency import answers, comparison, stragglers
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.machines import Conditions, Machine
-from coded_jax.latency.maps import QUANTILES
-from coded_jax.latency.strategies import (
-    Strategy,
-    all_of_runs,
-    strategies,
-    whole_images,
-)
+from coded_jax.latency.simulation import QUANTILES
+from coded_jax.latency.strategies import strategies
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.runs import workdir
-from coded_jax.runs.reading import read_cost
 from coded_jax.runs.workdir import absolute
 
 TARGET = flags.DEFINE_float("target", None, "seconds for a request")
@@ -76,8 +68,9 @@ CLIENT = flags.DEFINE_float(
     "decoding are timed; twice those of the median device if not given",
     lower_bound=0,
 )
-MAX_DEVICES = flags.DEFINE_integer("max_devices", None, "that may be used")
-DEVICES = 6  # of a network that is named, without that flag
+MAX_DEVICES = flags.DEFINE_integer(
+    "max_devices", 6, "that may be used", lower_bound=2, upper_bound=11
+)
 REQUESTS = flags.DEFINE_integer(
     "requests", comparison.REQUESTS, "simulated", lower_bound=1
 )
@@ -118,28 +111,6 @@ def machine_from_flags() -> Machine:
     return Machine(compute, client, **usual)
 
 
-def strategies_from(arguments: Sequence[str]) -> tuple[list[Strategy], float]:
-    """Returns the strategies of runs or of a network, and the network's accuracy.
-
-    Raises:
-      ValueError: there is none, or a flag that says which is out of range.
-    """
-    most = MAX_DEVICES.value
-    limit = MAX_N if arguments else MAX_N - 1
-    fits = most is None or 2 <= most <= limit
-    require("max_devices", most, fits, f"2..{limit}")
-    if arguments:
-        refuse_beside_runs()
-        runs = read_runs(arguments)
-        found, accuracy = all_of_runs(runs), runs[0]["base"]["test_accuracy"]
-        n = most or max(strategy.n for strategy in found)
-        found += whole_images(read_cost(runs[0], "code"), n, accuracy)
-    else:
-        _, cnn = cnn_from_flags([])
-        found, accuracy = strategies(cnn, most or DEVICES), cnn.accuracy
-    return [some for some in found if most is None or some.n <= most], accuracy
-
-
 def record_of(row: Forecast) -> dict[str, Any]:
     """Returns a row of `choose.json`."""
     strategy, (k, r) = row.strategy, row.strategy.sizes
@@ -160,7 +131,9 @@ def main(argv: list[str]) -> None:
     both = TARGET.value is not None and QUANTILE.present
     require("quantile", QUANTILE.value, not both, "none beside --target")
     machine = machine_from_flags()
-    found, accuracy = strategies_from(argv[1:])
+    runs = read_runs(argv[1:]) if argv[1:] else []
+    _, cnn = cnn_from_flags(runs)
+    found = strategies(cnn, MAX_DEVICES.value, runs)
     folder = absolute(OUTPUT.value, "output") if OUTPUT.value else None
     if folder:  # before the simulation, so that it is not lost
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +149,7 @@ def main(argv: list[str]) -> None:
         answer = answers.most_accurate_in_words(rows, target)
     else:
         rows = sorted(rows, key=lambda row: row.seconds[QUANTILE.value])
-        least = accuracy - MARGIN.value / 100
+        least = cnn.accuracy - MARGIN.value / 100
         best = comparison.first(rows, QUANTILE.value, least)
         answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
     console = Console(highlight=False)

@@ -13,9 +13,12 @@ same command again to go on after a stop.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 from rich.console import Console
@@ -26,7 +29,7 @@ from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.cli.network_flags import cnn_from_flags
-from coded_jax.latency import maps
+from coded_jax.latency import comparison
 from coded_jax.latency.machines import AXES, Conditions
 from coded_jax.latency.stragglers import Trace
 from coded_jax.latency.strategies import strategies
@@ -34,6 +37,7 @@ from coded_jax.report.table import to_terminal
 from coded_jax.runs import workdir
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
+from coded_jax.service.studies.latency_study import Study
 from coded_jax.settings import settings
 
 N = flags.DEFINE_integer("n", 6, "devices", lower_bound=2, upper_bound=11)
@@ -45,12 +49,13 @@ MARGIN = flags.DEFINE_float(
     upper_bound=100,
 )
 REQUESTS = flags.DEFINE_integer(
-    "requests", maps.REQUESTS, "simulated at each point", lower_bound=1000
+    # 50 of so many are slower than p99.9.
+    "requests",
+    50_000,
+    "simulated at each point",
+    lower_bound=1000,
 )
 SEED = flags.DEFINE_integer("seed", 0, "fixes the draws")
-KEEP = flags.DEFINE_boolean(
-    "keep_measured", True, "whether points of the folder's map are used again"
-)
 OUTPUT = flags.DEFINE_string("output", None, "folder of the map", required=True)
 MOST = 100  # points of an axis: each pair of points is a comparison of its own
 NAMES = [x.name for x in settings(Conditions) if x.name != "trace"]
@@ -69,13 +74,14 @@ X, Y = (
 )
 
 
-def plane_from_flags() -> maps.Plane:
-    """Returns the plane that the flags describe.
+def plane_from_flags() -> tuple[dict[str, Any], dict[str, Conditions]]:
+    """Returns the plane that the flags describe, as `map.json` has it, and the
+    conditions of its points by their places along x and y, as `3,0`.
 
     Raises:
       ValueError: an axis is none, or a value is out of range.
     """
-    axes: dict[str, Any] = {}
+    plane: dict[str, Any] = {}
     for flag in (X, Y):
         axis, *numbers = flag.value.split(",")
         try:
@@ -87,22 +93,27 @@ def plane_from_flags() -> maps.Plane:
             f"an axis, two numbers above 0 and 2..{MOST} points, as tail,0.03,3,9,"
         )
         require(flag.name, flag.value, fits, accepted)
-        axes[flag.name] = axis
         values = np.geomspace(least, most, int(points)).tolist()
-        axes[f"{flag.name}_values"] = tuple(float(f"{x:.3g}") for x in values)
-    names = axes["x"], axes["y"]
-    require("y", axes["y"], axes["x"] != axes["y"], "another axis than x")
-    conditions = setting_flags.read(Conditions, NAMES)
-    is_trace = conditions["straggling"] == "trace"
+        plane |= {
+            flag.name: axis,
+            f"{flag.name}_values": [float(f"{x:.3g}") for x in values],
+        }
+    x, y = plane["x"], plane["y"]
+    require("y", y, x != y, "another axis than x")
+    given = setting_flags.read(Conditions, NAMES)
+    is_trace = given["straggling"] == "trace"
     fits = TRACE.value is None or is_trace
     require("trace", TRACE.value, fits, "none without --straggling=trace")
     accepted = "an x and a y other than tail with straggling=trace"
-    require("axis", "tail", not (is_trace and "tail" in names), accepted)
+    require("axis", "tail", not (is_trace and "tail" in (x, y)), accepted)
     trace = Trace.read(TRACE.value).values if TRACE.value else ()
-    plane = maps.Plane(**axes, fixed=Conditions(**conditions, trace=trace))
-    for _ in plane.points():  # raises where a value is out of range
-        pass
-    return plane
+    fixed = Conditions(**given, trace=trace)
+    plane["fixed"] = dataclasses.asdict(fixed)
+    return plane, {
+        f"{i},{j}": dataclasses.replace(fixed, **{x: own, y: other})
+        for j, other in enumerate(plane["y_values"])
+        for i, own in enumerate(plane["x_values"])
+    }
 
 
 @command(arguments=True, resumes=True)
@@ -110,28 +121,32 @@ def main(argv: list[str]) -> None:
     console = Console(highlight=False)
     folder = absolute(OUTPUT.value, "output")
     runs = read_runs(argv[1:]) if argv[1:] else []
-    asked = plane_from_flags()
+    plane, points = plane_from_flags()
     name, cnn = cnn_from_flags(runs)
-    question = maps.Question(
-        network=name,
-        n=N.value,
-        accuracy=cnn.accuracy,
-        drop=cnn.drop,
-        margin=MARGIN.value / 100,
-        plane=asked,
-        requests=REQUESTS.value,
-        seed=SEED.value,
-    )
+    margin, count = MARGIN.value / 100, REQUESTS.value
+    question = {
+        **{"network": name, "n": N.value, "accuracy": cnn.accuracy, "drop": cnn.drop},
+        **{"margin": margin, "plane": plane, "requests": count, "seed": SEED.value},
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    path, points = folder / "map.json", len(asked.x_values) * len(asked.y_values)
     with progress_bars(console) as bars:
         bar = bars.add_task("costs", total=None, note="of all strategies")
         compared = strategies(cnn, N.value, runs)
-        bars.update(bar, description="points", total=points, note="")
-        advance = lambda: bars.advance(bar)
-        content = maps.draw_up(question, compared, path, advance, KEEP.value)
-    content |= origin()
-    workdir.write_atomically(path, json.dumps(content))
+        bars.update(bar, description="points", total=len(points), note="")
+        asked = {"question": question, "strategies": [x.to_json() for x in compared]}
+        study = Study(folder / "points.json", asked)
+        compare = functools.partial(
+            comparison.compare,
+            jax.random.key(SEED.value),
+            compared,
+            least_accuracy=cnn.accuracy - margin,
+            requests=count,
+        )
+        for place, conditions in points.items():
+            study.part(place, functools.partial(compare, conditions))
+            bars.advance(bar)
+    content = {**asked, "points": study.parts, **origin()}
+    workdir.write_atomically(folder / "map.json", json.dumps(content))
     rows = to_terminal(tables.rows(content), left=2)
     console.print(tables.title(content), rows, sep="\n")
     try:

@@ -15,7 +15,6 @@ from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.report.formatting import size_text
 from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.config import Config
-from coded_jax.settings import settings
 from coded_jax.types import BaseModel
 
 BASE_MODEL = flags.DEFINE_enum(
@@ -31,9 +30,6 @@ CNN_FUNCTION = flags.DEFINE_string(
     "module:function of a CNN of your own; it returns its blocks (as of `protect`), "
     "their variables or the shapes of these, and (H, W, C)",
 )
-STAGES_OF_CODE = flags.DEFINE_string(
-    "stages", None, "of learned codes, as 1-4,5-6; several cuts are tried if not given"
-)
 GIVEN_DROP = flags.DEFINE_float(
     "given_drop",
     None,
@@ -42,10 +38,6 @@ GIVEN_DROP = flags.DEFINE_float(
     "only codes of runs are there",
     lower_bound=0,
     upper_bound=100,
-)
-OF_NETWORKS = (
-    *(BASE_MODEL, BASE_WIDTH, IMAGE_SHAPE, CNN_FUNCTION),
-    *(STAGES_OF_CODE, GIVEN_DROP),
 )
 
 
@@ -80,21 +72,8 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         name = f"{model}{wide}, {size_text(shape[:2])}"
         base = make_base_model(model, width)
         variables = variable_shapes(base, shape, 10)
-    drop, stages, text = GIVEN_DROP.value, None, STAGES_OF_CODE.value
-    if text:
-        declared = {setting.name: setting for setting in settings(Config)}
-        stages = Config(stages=declared["stages"].parse(text)).stages or ()
-        most = len(base.blocks)
-        fits = drop is not None and max(stages)[1] <= most
-        require("stages", text, fits, f"with --given_drop some of 1..{most}")
-    return name, cnn_of(
-        base,
-        variables,
-        shape,
-        accuracy=accuracy,
-        drop=None if drop is None else drop / 100,
-        stages=stages,
-    )
+    drop = None if GIVEN_DROP.value is None else GIVEN_DROP.value / 100
+    return name, cnn_of(base, variables, shape, accuracy=accuracy, drop=drop)
 
 
 def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
@@ -107,14 +86,3 @@ def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
     head = lambda variables, features: features.mean((1, 2))  # the same for all
     base = BaseModel(lambda key, image, classes: variables, functions, head)
     return base, variables, (height, width, channels)
-
-
-def refuse_beside_runs() -> None:
-    """Checks that finished runs alone say what the network and its codes are.
-
-    Raises:
-      ValueError: a flag says something of it, too.
-    """
-    for flag in OF_NETWORKS:
-        accepted = "none beside finished runs"
-        require(flag.name, flag.value, not flag.present, accepted)

@@ -44,21 +44,23 @@ def first_in_words(
         )
     winner = rows[best.winner]
     clauses = [
-        f"run {_name_of(winner)}: {quantile} {_ms(best.seconds)}, "
+        f"run {_name_of(winner)}: {quantile} {_ms(winner.seconds[quantile])}, "
         f"expected accuracy {100 * winner.accuracy:.2f} %"
     ]
     if best.runner_up is not None:
         second = rows[best.runner_up]
-        named = f"the runner-up, {second.strategy.text} ({_ms(best.runner_up_seconds)}"
-        first, other = (FAMILIES.index(x.strategy.family) for x in (winner, second))
+        named = second.strategy.text, _ms(second.seconds[quantile])
+        other = "the runner-up, {} ({}".format(*named)
         if best.lead > TIE:
             saved = _saving(winner, second, quantile, machine)
             longer = f"{100 * best.lead:.0f} % longer"
-            clauses.append(f"it saves {saved} against {named}, {longer})")
+            clauses.append(f"it saves {saved} against {other}, {longer})")
         else:
-            simpler = ", and simpler" if first < other else ""
-            tie = f"{100 * TIE:.0f} %"
-            clauses.append(f"it is as fast within {tie} as {named}){simpler}")
+            ranks = [FAMILIES.index(x.strategy.family) for x in (winner, second)]
+            simpler = ", and simpler" if ranks[0] < ranks[1] else ""
+            clauses.append(
+                f"it is as fast within {100 * TIE:.0f} % as {other}){simpler}"
+            )
     return "; ".join([*clauses, _codes_in_words(rows, winner, quantile)])
 
 
@@ -113,12 +115,12 @@ def _saving(winner: Forecast, other: Forecast, quantile: str, machine: Machine) 
 
     def parts(row: Forecast) -> dict[str, float]:
         """Returns the seconds of a request at that quantile, by what takes them."""
-        cost = row.strategy.workload.cost
-        rounds = comparison.round_seconds(row.strategy.workload, machine, usual)
-        total = lambda name: sum(seconds[name] for seconds in rounds)
-        work = machine.client * cost.client_total / cost.whole_flops
-        seconds = {name: total(name) for name in ("devices", "link")}
-        seconds["client"] = work + total("messages")
+        workload = row.strategy.workload
+        rounds = comparison.round_seconds(workload, machine, usual)
+        names = ("devices", "link", "client")
+        seconds = {name: sum(own[name] for own in rounds) for name in names}
+        share = workload.cost.client_total / workload.cost.whole_flops
+        seconds["client"] += machine.client * share
         return seconds | {"waiting": row.seconds[quantile] - sum(seconds.values())}
 
     ours, theirs = parts(winner), parts(other)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.latency import simulation
-from coded_jax.latency.machines import Machine
+from coded_jax.latency.machines import Conditions, Machine
+from coded_jax.latency.simulation import QUANTILES, Workload
 from coded_jax.latency.strategies import FAMILIES, HEDGED, UNCODED, Strategy
-from coded_jax.latency.workloads import Workload
 from coded_jax.runs.reading import ROUNDING
 
 REQUESTS = 100_000
@@ -34,7 +34,7 @@ class Forecast(NamedTuple):
     Attributes:
       strategy: with its hedges.
       seconds: within which that share of requests is complete, by the names of
-        `simulation.QUANTILES`; infinite if it never is.
+        `QUANTILES`; infinite if it never is.
       answered: share of requests that are complete within the target.
       accuracy: expected; a request that is not complete by then counts as wrong.
     """
@@ -53,19 +53,13 @@ class First(NamedTuple):
         simpler family.
       runner_up: place of the fastest one of another family, but not of hedged pieces
         where the same without hedges is as fast; None if there is none.
-      seconds, runner_up_seconds: of both; infinite where there is none.
+      lead: the runner-up's extra time as a part of the winner's time; infinite if there
+        is none.
     """
 
     winner: int
     runner_up: int | None
-    seconds: float
-    runner_up_seconds: float
-
-    @property
-    def lead(self) -> float:
-        """Returns the lead: the runner-up's extra time as a part of the winner's time;
-        infinite if there is none."""
-        return max(0.0, self.runner_up_seconds / self.seconds - 1)
+    lead: float
 
 
 def forecasts(
@@ -91,11 +85,11 @@ def forecasts(
     """
     usual = usual_seconds(machine)
     placed = [_with_hedges(strategy, machine, usual) for strategy in strategies]
-    works = {str(i): strategy.workload for i, strategy in enumerate(placed)}
-    n = max(workload.n for workload in works.values())
-    completed = simulation.simulate(key, n, requests, machine, works)
+    workloads = [strategy.workload for strategy in placed]
+    n = max(workload.n for workload in workloads)
+    completed = simulation.simulate(key, n, requests, machine, workloads)
     rows = []
-    for strategy, own in zip(placed, completed.values(), strict=True):
+    for strategy, own in zip(placed, completed, strict=True):
         in_time = (own.seconds <= target) & np.isfinite(own.seconds)
         counts = np.bincount(own.available[in_time], minlength=len(strategy.accuracy))
         sets = np.flatnonzero(counts)
@@ -103,7 +97,7 @@ def forecasts(
         tried = "one whose runs tried all results that occur"
         require("strategy", strategy.text, not math.isnan(accuracy), tried)
         summary = simulation.summary(own.seconds)
-        seconds = {name: summary[name] for name in simulation.QUANTILES}
+        seconds = {name: summary[name] for name in QUANTILES}
         rows.append(Forecast(strategy, seconds, float(np.mean(in_time)), accuracy))
     return rows
 
@@ -115,7 +109,7 @@ def fastest(
 
     Args:
       rows: of `forecasts`.
-      quantile: a name of `simulation.QUANTILES`, of which the seconds count.
+      quantile: a name of `QUANTILES`, of which the seconds count.
       least_accuracy: in [0, 1], of the expected accuracy.
 
     Returns:
@@ -147,7 +141,7 @@ def first(
         families.pop(HEDGED, None)
     second = next(iter(families.values()), None)
     later = math.inf if second is None else seconds[second]
-    return First(winner, second, seconds[winner], later)
+    return First(winner, second, max(0.0, later / seconds[winner] - 1))
 
 
 def rank(rows: Sequence[Forecast]) -> list[Forecast]:
@@ -177,12 +171,59 @@ def shortlist(strategies: Sequence[Strategy], machine: Machine) -> list[int]:
     """
     rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
     of_kinds: dict[tuple, int] = {}
-    for name in ("p50", "p99", "p99.9"):
+    for name in QUANTILES:
         for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds[name]):
             own = strategies[i]
             kind = (name, own.family, own.sizes, own.accuracy.tobytes())
             of_kinds.setdefault(kind, i)
     return sorted({*of_kinds.values()})
+
+
+def compare(
+    key: jax.Array,
+    strategies: Sequence[Strategy],
+    conditions: Conditions,
+    *,
+    least_accuracy: float,
+    requests: int,
+) -> dict[str, Any]:
+    """Compares strategies at a point of a map.
+
+    Args:
+      key: of the draws; the same at all points, so that borders are smooth.
+      strategies: of one network.
+      conditions: of the point.
+      least_accuracy: expected accuracy that a strategy must have to be compared.
+      requests: simulated.
+
+    Returns:
+      By the names of `QUANTILES`: `winner` and `runner_up`, places in `strategies`, of
+      the fastest strategy and the fastest of another family, None where there is none;
+      their `seconds`; `lead`, how much longer the runner-up takes; and `families`,
+      place, seconds and expected accuracy of the best of each.
+    """
+    machine = conditions.machine(strategies[0].workload.cost.whole_flops)
+    places = shortlist(strategies, machine)
+    chosen = [strategies[place] for place in places]
+    rows = forecasts(key, chosen, machine, requests=requests)
+    four_digits = lambda number: float(f"{number:.4g}")
+    point: dict[str, Any] = {}
+    for quantile in QUANTILES:
+        seconds = [four_digits(row.seconds[quantile]) for row in rows]
+        families = {
+            family: [places[i], seconds[i], round(rows[i].accuracy, 5)]
+            for family, i in fastest(rows, quantile, least_accuracy).items()
+        }
+        point[quantile] = {"winner": None, "families": families}
+        if best := first(rows, quantile, least_accuracy):
+            second = best.runner_up
+            point[quantile] |= {
+                "winner": places[best.winner],
+                "seconds": seconds[best.winner],
+                "runner_up": None if second is None else places[second],
+                "lead": None if second is None else four_digits(best.lead),
+            }
+    return point
 
 
 def usual_seconds(machine: Machine) -> float:
@@ -206,7 +247,7 @@ def round_seconds(
     workload: Workload, machine: Machine, usual: float
 ) -> list[dict[str, float]]:
     """Returns the seconds of each round whose devices are all as usual: those of
-    `devices`, of the `link`, and of the client's `messages`, up to the first result.
+    `devices`, of the `link`, and of the `client`'s messages, up to the first result.
 
     Args:
       workload: what is computed.
@@ -218,7 +259,7 @@ def round_seconds(
         {
             "devices": usual * trip.device_flops / cost.whole_flops,
             "link": (trip.bytes_in + trip.bytes_out) / machine.bandwidth + machine.link,
-            "messages": machine.message * (workload.queries + 1),
+            "client": machine.message * (workload.queries + 1),
         }
         for trip in cost.rounds
     ]

@@ -42,7 +42,6 @@ class CNN(NamedTuple):
       accuracy: of the network itself, in [0, 1].
       drop: accuracy that an answer loses in each coded stage where a learned code
         decodes something; None for no learned codes but those of runs.
-      stages: of learned codes; those of `partitions` if None.
     """
 
     base: BaseModel
@@ -50,7 +49,6 @@ class CNN(NamedTuple):
     image_shape: tuple[int, int, int]
     accuracy: float = 1.0
     drop: float | None = None
-    stages: Stages | None = None
 
 
 def cnn_of(
@@ -127,22 +125,19 @@ def pieces_text(grid: Sequence[int], stages: Sequence[Sequence[int]]) -> str:
     return f"{pieces}, stages {blocks}"
 
 
-def of_stages(
-    cnn: CNN, k: int, r: int, stages: Stages | None = None, **settings: Any
-) -> Iterator[Cut]:
+def of_stages(cnn: CNN, k: int, r: int, **settings: Any) -> Iterator[Cut]:
     """Yields cuts into stages of k pieces.
 
     Args:
       cnn: the network.
       k, r: data and parity pieces.
-      stages: the only ones; those of `partitions` if None.
       settings: of the code, as of `Config`.
     """
     grid = grid_of(k)
-    for chosen in [stages] if stages else partitions(cnn, grid):
-        sizes = {"k": k, "r": r, "grid": grid, "stages": chosen}
+    for stages in partitions(cnn, grid):
+        sizes = {"k": k, "r": r, "grid": grid, "stages": stages}
         try:
-            yield _cut(cnn, pieces_text(grid, chosen), **settings, **sizes)
+            yield _cut(cnn, pieces_text(grid, stages), **settings, **sizes)
         except ValueError:  # the features have not so many rows or columns
             continue
 

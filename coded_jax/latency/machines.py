@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -31,8 +31,6 @@ class Machine(NamedTuple):
         needs that share of them.
       client: seconds of the client for the whole `F_Conv`; what it encodes, decodes and
         computes by itself takes its share of them. 0 for a client whose work is free.
-      delay: seconds by which a device's result is late in every round, whatever it has
-        computed; None for no delays.
       bandwidth: bytes per second between a device and the client; may be infinite.
       link: seconds that every round takes besides, whatever is sent.
       failure: probability that a device is dead, and never answers.
@@ -44,7 +42,6 @@ class Machine(NamedTuple):
 
     compute: Distribution
     client: float
-    delay: Distribution | None = None
     bandwidth: float = math.inf
     link: float = 0.0
     failure: float = 0.0
@@ -93,32 +90,33 @@ def draws(
     def of_round(i: int) -> Draws:
         # The first is that of machines whose devices are drawn once.
         own = jax.random.fold_in(key, i) if i else key
-        again = (machine.compute, machine.delay) if i < twice else (None, None)
-        kinds = (machine.compute, machine.delay, *again)
-        return _draw(own, machine.failure, kinds, (n, requests))
+        return _draw(
+            own, machine.compute, machine.failure, (n, requests), twice=i < twice
+        )
 
     return of_round if machine.each_round else lambda i: of_round(0)
 
 
-@functools.partial(jax.jit, static_argnames="shape")
+@functools.partial(jax.jit, static_argnames=("shape", "twice"))
 def _draw(
     key: jax.Array,
+    compute: Distribution,
     failure: float,
-    kinds: Sequence[Distribution | None],
     shape: tuple[int, int],
+    *,
+    twice: bool,
 ) -> Draws:
-    """Draws from the distribution of each field of `Draws`; zeros where it is None."""
     # Each set has a key of its own, so that no draw depends on which others are made.
-    own, delay, of_failures, *again = jax.random.split(key, 5)
-    drawn = Draws(
-        *(
-            jnp.zeros((shape[0], 1)) if kind is None else kind.sample(of_set, shape)
-            for of_set, kind in zip((own, delay, *again), kinds, strict=True)
-        )
-    )
+    first, _, of_failures, second, _ = jax.random.split(key, 5)
     dead = jax.random.bernoulli(of_failures, failure, shape)
-    # Whether who computes a piece once more is dead was drawn with its own piece.
-    return drawn._replace(delay=jnp.where(dead, jnp.inf, drawn.delay))
+    nothing = jnp.zeros((shape[0], 1))
+    return Draws(
+        compute.sample(first, shape),
+        jnp.where(dead, jnp.inf, 0.0),
+        compute.sample(second, shape) if twice else nothing,
+        # Whether who computes a piece once more is dead was drawn with its own piece.
+        nothing,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,26 +162,19 @@ class Conditions(Rates):
           whole_flops: operations of its whole `F_Conv`.
         """
         usual = whole_flops / self.speed
-        return Machine(
-            self._compute(usual),
-            usual / self.client,
-            bandwidth=self.bandwidth,
-            link=self.link,
-            message=self.message,
-            failure=self.failure,
-            each_round=self.each_round,
-        )
-
-    def _compute(self, usual: float) -> Distribution:
-        """Returns the seconds of a device that usually needs `usual`."""
         if self.straggling == "trace":
             times = np.array(self.trace) * usual / np.median(self.trace)
-            return stragglers.Trace(tuple(times.tolist()))
-        if self.tail == 0:
-            return stragglers.Constant(usual)
-        if self.straggling == "pareto":
-            return stragglers.Pareto(usual, 1 / self.tail)
-        return stragglers.ShiftedExponential(usual, self.tail * usual)
+            compute = stragglers.Trace(tuple(times.tolist()))
+        elif self.tail == 0:
+            compute = stragglers.Constant(usual)
+        elif self.straggling == "pareto":
+            compute = stragglers.Pareto(usual, 1 / self.tail)
+        else:
+            compute = stragglers.ShiftedExponential(usual, self.tail * usual)
+        same = ("bandwidth", "link", "message", "failure", "each_round")
+        return Machine(
+            compute, usual / self.client, **{name: getattr(self, name) for name in same}
+        )
 
 
 AXES = {

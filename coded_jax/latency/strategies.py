@@ -19,7 +19,7 @@ from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, quorum
 from coded_jax.inference.costs import Cost, whole_round
 from coded_jax.latency import cuts
 from coded_jax.latency.cuts import CNN, Cut
-from coded_jax.latency.workloads import Workload
+from coded_jax.latency.simulation import Workload
 from coded_jax.runs import reading
 from coded_jax.runs.config import tuples
 
@@ -128,28 +128,26 @@ def strategies(cnn: CNN, n: int, runs: Iterable[dict[str, Any]] = ()) -> list[St
       runs: the contents of `results.json` of finished runs, of the same network.
     """
     whole = whole_round(cnn.base, cnn.variables, cnn.image_shape)
-    found = whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
+    found = _whole_images(Cost((whole,), 0.0, whole, 1), n, cnn.accuracy)
     for k in range(2, n + 1):
         found.extend(without_code(cnn, n, k))
         if k < n:
             found.extend([*_exact(cnn, k, n - k), *_untrained(cnn, k, n - k)])
-    # Of the codes of runs those that estimate what is lost, each once.
     distinct: dict[tuple, Strategy] = {}
-    for strategy in _of_runs(runs):
-        if strategy.family == LEARNED and strategy.n <= n:
-            key = (strategy.text, strategy.accuracy.tobytes())
-            distinct.setdefault(key, strategy)
+    for results in runs:
+        for name in results.get("recovery", {}):
+            try:
+                strategy = of_run(results, name)
+            except ValueError:  # exact, without parity, or of groups of images
+                continue
+            if strategy.n <= n:
+                key = (strategy.text, strategy.accuracy.tobytes())
+                distinct.setdefault(key, strategy)
     return [*found, *distinct.values()]
 
 
-def whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
-    """Returns the strategies that cut nothing.
-
-    Args:
-      cost: of any strategy on the network.
-      n: devices.
-      accuracy: of the network.
-    """
+def _whole_images(cost: Cost, n: int, accuracy: float) -> list[Strategy]:
+    """Returns the strategies that cut nothing."""
     of_client = Cost((), cost.whole_flops, cost.whole, 0)
     client = Workload(ALL_DATA, 0, 0, of_client)
     one = Workload(ALL_DATA, 1, 0, cost.on_every_device(1))
@@ -225,47 +223,15 @@ def _untrained(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:
     complete = np.arange(2 ** (k + r)) & all_data == all_data
     for decoder in CHEAP_DECODERS:
         networks = {"encoder": "linear", "decoder": decoder, "recipe": "systematic"}
-        every = cuts.of_stages(cnn, k, r, stages=cnn.stages, **networks)
-        for cut in cuts.undominated([*every]):
+        for cut in cuts.undominated([*cuts.of_stages(cnn, k, r, **networks)]):
             decoded = cnn.accuracy - cnn.drop * len(cut.settings["stages"])
             accuracy = np.where(complete, cnn.accuracy, decoded)
             workload = Workload(ANY_K, k, r, cut.cost)
             yield _of_cut(cut, LEARNED, f"linear / {decoder}", workload, accuracy)
 
 
-def _of_runs(runs: Iterable[dict[str, Any]]) -> Iterator[Strategy]:
-    """Yields the codes of runs that can be compared, each hedged, too, where its pieces
-    are waited for."""
-    for results in runs:
-        for name in results.get("recovery", {}):
-            try:
-                strategy = of_run(results, name)
-            except ValueError:  # without parity, or of groups of images
-                continue
-            yield strategy
-            if strategy.family == UNCODED:
-                yield from _hedged(strategy, results["split"]["r"])
-
-
-def all_of_runs(runs: Iterable[dict[str, Any]]) -> list[Strategy]:
-    """Returns all codes of runs that can be compared, each once; pieces that are waited
-    for are there hedged, too.
-
-    Args:
-      runs: the contents of `results.json` of finished runs.
-
-    Raises:
-      ValueError: there is none.
-    """
-    distinct: dict[tuple, Strategy] = {}
-    for strategy in _of_runs(runs):
-        distinct.setdefault((strategy.text, strategy.workload), strategy)
-    require("runs", "with no code to choose", len(distinct) > 0, "one or more")
-    return list(distinct.values())
-
-
 def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
-    """Returns a code of a finished run.
+    """Returns a code of a finished run that estimates what is lost.
 
     Args:
       results: the content of its `results.json`.
@@ -273,45 +239,33 @@ def of_run(results: dict[str, Any], name: str = "code") -> Strategy:
 
     Raises:
       ValueError: the run has no such code or does not say what it costs, splits no
-        images, or lost other devices in every stage; or the code has no parity, yet
-        answers always.
+        images, or lost other devices in every stage; or the code decodes nothing, or
+        loses no accuracy.
     """
     config, split = results["config"], results["split"]
     k, r, code = split["k"], split["r"], config["code"] if name == "code" else name
-    cost = reading.read_cost(results, name)
-    rule = results["recovery"][name]
+    cost, rule = reading.read_cost(results, name), results["recovery"][name]
     quorum = quorum_of(rule["suffices"], k, k + r)
-    # Without parity no number of results ends the wait of a code that answers always.
-    ends = quorum != ALL_DATA or not rule["answers_always"]
     alike = len(split["stages"]) == 1 or config["stage_losses"] == "held"
     patterns = reading.patterns_of(results, code) or []
-    fits = config["split"] != "group" and ends and alike and len(patterns) > 0
-    accepted = "a code of one image with parity, the same losses in every stage,"
-    require("name", name, fits, accepted)
     accuracy = np.full(2 ** (k + r), np.nan)
     for pattern in patterns:
         arrived = erasures.available(pattern["lost"], k + r)[:, 0]
         accuracy[arrived @ 2 ** np.arange(k + r)] = pattern["accuracy"]
-    if quorum == ALL_DATA:
-        # Its parity pieces are blank: nobody sends them, nor waits for them.
-        r, accuracy = 0, np.r_[np.full(2**k - 1, np.nan), accuracy[-1]]
-        family = UNCODED
-    elif not decodes(quorum):
-        family = REPLICATED
-    else:  # an exact one never loses accuracy
-        sizes = np.bitwise_count(np.arange(len(accuracy)))
-        enough = accuracy[sizes >= np.min(sizes[~np.isnan(accuracy)])]
-        least = results["base"]["test_accuracy"] - reading.ROUNDING
-        family = EXACT if np.nanmin(enough) >= least else LEARNED
-    if not decodes(quorum):
-        cost = _without_code(cost, k + r)
+    # Of any k results; an exact code loses no more than rounding.
+    enough = accuracy[np.bitwise_count(np.arange(2 ** (k + r))) >= k]
+    least = results["base"]["test_accuracy"] - reading.ROUNDING
+    estimates = decodes(quorum) and np.nanmin(enough, initial=np.inf) < least
+    accepted = "one of single images that estimates, with the same losses in each stage"
+    fits = config["split"] != "group" and alike and estimates
+    require("name", name, bool(fits), f"{accepted},")
     pieces = cuts.pieces_text(split["grid"], config["stages"] or ())
     if config["split"] == "convolution":
         pieces = pieces.replace("stages", "convolutions of blocks")
     fields = [field.name for field in dataclasses.fields(CodeConfig)]
     settings = {field: tuples(config[field]) for field in fields if field in config}
     return Strategy(
-        family,
+        LEARNED,
         code=reading.code_name(config, code),
         workload=Workload(quorum, k, r, cost, systematic=rule["systematic"]),
         accuracy=accuracy,

@@ -13,7 +13,7 @@ import numpy as np
 
 from coded_jax.latency import simulation
 from coded_jax.latency.machines import AXES
-from coded_jax.latency.maps import QUANTILES
+from coded_jax.latency.simulation import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED, late_text
 from coded_jax.report import canvas, table
 from coded_jax.report.formatting import size_text
@@ -66,7 +66,7 @@ ROWS: Columns = {
 
 
 def wins(content: Content) -> list[Wins]:
-    """Returns where each family is first, of the content of `maps.draw_up`."""
+    """Returns where each family is first, of the content of `map.json`."""
     made, strategies = [], content["strategies"]
     for quantile in QUANTILES:
         bests = [point[quantile] for point in content["points"].values()]
@@ -111,7 +111,7 @@ def draw(path: Path, content: Content) -> None:
 
     Args:
       path: of the picture.
-      content: of `maps.draw_up`.
+      content: of `map.json`.
 
     Raises:
       ImportError: matplotlib is missing.

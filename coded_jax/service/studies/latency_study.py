@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
+from coded_jax.checks import require
 from coded_jax.codes import quorum
 from coded_jax.evaluation import predictions
 from coded_jax.inference.costs import Cost, Round
 from coded_jax.latency.machines import Draws, Machine
+from coded_jax.latency.simulation import Workload, complete
 from coded_jax.latency.stragglers import Constant
-from coded_jax.latency.workloads import Workload, complete
 from coded_jax.runs import workdir
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.runs.progress import progress_bars
@@ -81,24 +82,25 @@ class Study:
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"settings": settings, "parts": {}}
-        if self.path.exists():
-            self.content = json.loads(self.path.read_text())
-            if self.content.get("settings") != settings:
-                raise ValueError(
-                    f"output: {str(path.parent)!r} given, which has a report of other "
-                    "settings; a new folder accepted"
-                )
+        self.content = {"settings": json.loads(json.dumps(settings)), "parts": {}}
+        if path.exists():
+            earlier = json.loads(path.read_text())
+            same = earlier.get("settings") == self.content["settings"]
+            accepted = "a new folder, or one of a study of the same settings,"
+            require("output", str(path.parent), same, accepted)
+            self.content = earlier
+        self.parts: dict[str, Any] = self.content["parts"]
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
         """Returns a part, and makes it unless that was done before."""
-        if name not in self.content["parts"]:
-            self.content["parts"][name] = make()
+        if name not in self.parts:
+            self.parts[name] = make()
             self.write()
-        return self.content["parts"][name]
+        return self.parts[name]
 
-    def write(self) -> None:
-        """Writes the file."""
+    def write(self, **more: Any) -> None:
+        """Writes the file, with more fields if some are given."""
+        self.content |= more
         workdir.write_atomically(self.path, json.dumps(self.content))
 
 

@@ -213,10 +213,10 @@ def measure_point(
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     others = range(workload.n, n)  # workers of the pool that no device stands for
     measured, _ = send_one_by_one(engine, images, LIMIT, others, over)
-    simulated = simulation.simulate(KEY, n, requests, machine, {"": workload})
+    (simulated,) = simulation.simulate(KEY, n, requests, machine, [workload])
     return {
         "measured": measured.tolist(),
-        "simulated": np.round(simulated[""].seconds, 6).astype(float).tolist(),
+        "simulated": np.round(simulated.seconds, 6).astype(float).tolist(),
     }
 
 

@@ -6,17 +6,14 @@ import pytest
 
 from coded_jax.codes.quorum import ANY_K
 from coded_jax.latency.machines import Machine, draws
-from coded_jax.latency.simulation import simulate
-from coded_jax.latency.stragglers import Bernoulli, ShiftedExponential
-from coded_jax.latency.workloads import Workload
+from coded_jax.latency.simulation import Workload, simulate
+from coded_jax.latency.stragglers import ShiftedExponential
 from coded_jax.service.pool import Call
 from coded_jax.service.studies.pace import Pace
 from tests.units import cost, trip
 
 KEY, REQUESTS = jax.random.key(5), 200
-MACHINE = Machine(
-    ShiftedExponential(0.1, 0.2), 0.0, Bernoulli(0.2, 0.3), 1e4, 0.02, failure=0.1
-)
+MACHINE = Machine(ShiftedExponential(0.1, 0.2), 0.0, 1e4, 0.02, failure=0.1)
 
 
 def seconds_of(fault):
@@ -27,8 +24,7 @@ def seconds_of(fault):
 def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
     record, n = cost(trip(0.5, 1000.0)), k + r
     pace = Pace(MACHINE, record, KEY, n, REQUESTS)
-    work = {"it": Workload(ANY_K, k, r, record)}
-    simulated = simulate(KEY, n, REQUESTS, MACHINE, work)["it"].seconds
+    (simulated,) = simulate(KEY, n, REQUESTS, MACHINE, [Workload(ANY_K, k, r, record)])
     by_hand = [
         sorted(
             seconds_of(pace.of_call(Call(None, None, i), worker, n))
@@ -36,7 +32,7 @@ def test_a_request_on_workers_takes_what_it_takes_in_the_simulation(k, r):
         )[k - 1]
         for i in range(REQUESTS)
     ]
-    np.testing.assert_allclose(simulated, by_hand, rtol=1e-5)
+    np.testing.assert_allclose(simulated.seconds, by_hand, rtol=1e-5)
     assert 0 < np.isinf(by_hand).sum() < REQUESTS
 
 

@@ -1,4 +1,4 @@
-"""Workloads: request by request, in numbers without rounding."""
+"""Workloads, request by request, in numbers without rounding."""
 
 import math
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, decodes, one_of_each, suffices
-from coded_jax.latency import workloads
+from coded_jax.latency import simulation
 from coded_jax.latency.machines import Draws, Machine
+from coded_jax.latency.simulation import Workload
 from coded_jax.latency.stragglers import Constant
-from coded_jax.latency.workloads import Workload
 from tests.units import cost, trip
 
 ONE = cost(trip(0.5, 1000.0))
@@ -125,7 +125,7 @@ def test_every_strategy_request_by_request(workload, message):
     d[rng.random((5, 200)) < 0.2] = np.inf
     draws = Draws(*map(jnp.asarray, (x, d, x_again, d_again)))
     machine = Machine(Constant(1.0), 1.0, bandwidth=64.0, link=0.125, message=message)
-    completion = workloads.complete(workload, machine, lambda i: draws)
+    completion = simulation.complete(workload, machine, lambda i: draws)
     one_by_one = zip(x.T, d.T, x_again.T, d_again.T, strict=True)
     expected = [one_request(workload, 64.0, message, *one) for one in one_by_one]
     np.testing.assert_array_equal(np.array(completion), np.array(expected).T)

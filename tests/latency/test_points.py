@@ -1,14 +1,12 @@
 """Conditions as machines, stages of networks, and the points of a map."""
 
-import json
-
 import jax
 import pytest
 
 from coded_jax.latency import comparison
 from coded_jax.latency.cuts import CNN, OVERHEADS, partitions
 from coded_jax.latency.machines import Conditions
-from coded_jax.latency.maps import QUANTILES, Plane, Question, compare, draw_up
+from coded_jax.latency.simulation import QUANTILES
 from coded_jax.latency.stragglers import Constant, Pareto, ShiftedExponential
 from coded_jax.models import make_base_model
 from coded_jax.splitting.plan import make_plan
@@ -55,50 +53,21 @@ def on_three():
     return strategies(small_cnn(accuracy=0.99), 3)
 
 
-def plane(**fixed):
-    fixed = Conditions(speed=1e7, failure=0.0, **fixed)
-    return Plane("bandwidth", (1e4, 1e8), "tail", (0.1, 1.0), fixed)
-
-
 def test_a_point_is_what_the_comparison_says(on_three):
     conditions = Conditions(speed=1e7, client=0.1, failure=0.0)
     flops = on_three[1].workload.cost.whole_flops
-    sizes = {"whole_flops": flops, "least_accuracy": 0.98, "requests": 2000}
-    point = compare(KEY, on_three, conditions, **sizes)
+    point = comparison.compare(
+        KEY, on_three, conditions, least_accuracy=0.98, requests=2000
+    )
     rows = comparison.forecasts(KEY, on_three, conditions.machine(flops), requests=2000)
     for quantile in QUANTILES:
         best = comparison.first(rows, quantile, 0.98)
         assert point[quantile]["winner"] == best.winner
-        assert point[quantile]["seconds"] == pytest.approx(best.seconds, rel=1e-3)
+        seconds = rows[best.winner].seconds[quantile]
+        assert point[quantile]["seconds"] == pytest.approx(seconds, rel=1e-3)
         for place, seconds, accuracy in point[quantile]["families"].values():
             assert accuracy == pytest.approx(0.99)
             assert seconds == pytest.approx(rows[place].seconds[quantile], rel=1e-3)
-
-
-def test_a_map_goes_on_where_it_stopped(tmp_path, on_three):
-    """It keeps no points of another question, other code or other accuracies."""
-    path, some = tmp_path / "map.json", on_three[:6]
-    question = Question("small", 3, 0.99, None, 0.01, plane(), 100, 0)
-    whole = draw_up(question, some, path)
-    assert len(whole["points"]) == 4
-
-    steps = iter(range(2))
-    with pytest.raises(StopIteration):  # a stop in the middle
-        draw_up(question, some, tmp_path / "part.json", lambda: next(steps))
-    again = draw_up(question, some, tmp_path / "part.json")
-    assert again["points"] == whole["points"]
-
-    kept = dict.fromkeys(whole["points"], "kept")
-
-    def drawn_up(question, some, **changed):
-        path.write_text(json.dumps(whole | {"points": kept} | changed))
-        return draw_up(question, some, path)["points"]
-
-    assert drawn_up(question, some) == kept
-    assert drawn_up(question._replace(requests=200), some) != kept
-    less = [each._replace(accuracy=each.accuracy - 0.001) for each in some]
-    assert drawn_up(question, less) != kept
-    assert drawn_up(question, some, code="other") == whole["points"]
 
 
 @pytest.mark.parametrize(
