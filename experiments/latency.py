@@ -11,10 +11,12 @@ command again to go on after a stop.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from measured import OUTPUT, WORKDIR, Report
 from rich.console import Console
@@ -26,8 +28,13 @@ from coded_jax.cli.runtime_flags import ENGINE, faults_from_flags, options_from_
 from coded_jax.devices import startup
 from coded_jax.report import canvas, table
 from coded_jax.runs.config import OWN
-from coded_jax.service import ENGINES, serve
-from coded_jax.service.studies.latency_study import Requests, Study, measure_study
+from coded_jax.runs.progress import progress_bars
+from coded_jax.service import ENGINES, Faults, serve
+from coded_jax.service.service import Service
+from coded_jax.service.studies import latency_study, rivals
+from coded_jax.service.studies.latency_study import CALM, Measurement, Study
+from coded_jax.service.studies.rivals import ServedStrategy
+from coded_jax.types import Split
 
 REQUESTS = flags.DEFINE_integer(
     "requests", 1000, "of each strategy, with delays", lower_bound=10
@@ -59,29 +66,77 @@ DEVICES = flags.DEFINE_integer(
 )
 
 
-def requests_from_flags() -> Requests:
-    """Returns the requests that the flags describe.
+def measure(study: Study, service: Service, test: Split, console: Console) -> None:
+    """Measures all parts of a study that are missing, with a bar for each.
 
     Raises:
-      ValueError: a value is out of range.
+      ValueError: all requests of a part were lost.
     """
-    faults, options = faults_from_flags(), options_from_flags()
-    if faults is None or not faults.delays:
-        raise ValueError("delay: not given, a distribution accepted")
-    engine = ENGINES[ENGINE.value]
-    require("engine", ENGINE.value, engine.workers is not None, "one with workers")
-    clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
-    return Requests(
-        delayed=REQUESTS.value,
-        calm=CALM_REQUESTS.value,
-        faults=faults,
-        deadline=options["deadline"],
-        service=SERVICE.value,
-        clients=tuple(dict.fromkeys(clients)),
-        hedge_after=options["hedge_after"],
-        mds_stages=integers("mds_stages", MDS_STAGES.value),
-        kills=engine.processes,
+    pool, model, settings = (
+        service.engine.pool,
+        service.model,
+        study.content["settings"],
     )
+    assert pool is not None  # of an engine with workers
+    faults, options = faults_from_flags(), options_from_flags()
+
+    def measured(
+        name: str, strategy: ServedStrategy, count: int, faults: Faults
+    ) -> Any:
+        def make() -> dict[str, Any]:
+            with progress_bars(console) as bars:
+                bar = bars.add_task(name, total=count, note="")
+                return latency_study.measure_latencies(
+                    strategy.engine(pool),
+                    test,
+                    count,
+                    strategy.at_pace(faults, SERVICE.value),
+                    deadline=options["deadline"],
+                    ended=lambda _: bars.advance(bar),
+                )._asdict()
+
+        return study.part(name, make)
+
+    coded, uncoded = rivals.coded(model), rivals.uncoded(model)
+    own = {"replication": rivals.replicated(model), "coded": coded}
+    if stages := integers("mds_stages", MDS_STAGES.value):
+        own["mds"] = rivals.per_convolution(model, tuple((x, x) for x in stages))
+    for client in settings["clients"]:
+        part_name = functools.partial(tables.part_name, client=client)
+        plain = uncoded._replace(client=client)
+        calm = part_name("uncoded, calm")
+        usual = measured(calm, plain, CALM_REQUESTS.value, CALM)
+        late = options["hedge_after"]
+        if late is None:  # late is what takes twice as long as usual
+            late = 2 * float(np.median(usual["seconds"]))
+        strategies = {
+            "uncoded": plain,
+            "hedged": plain._replace(hedge_after=late),
+            "hedged at once": plain._replace(hedge_after=0.0),
+            **{name: rival._replace(client=client) for name, rival in own.items()},
+        }
+        for name, strategy in strategies.items():
+            calm, delayed, simulated, plan = (
+                part_name(f"{name}, {kind}")
+                for kind in ("calm", "delayed", "simulated", "plan")
+            )
+            quiet = measured(calm, strategy, CALM_REQUESTS.value, CALM)
+            measured(delayed, strategy, REQUESTS.value, faults)
+            simulate = functools.partial(
+                latency_study.simulate_latencies,
+                strategy,
+                Measurement(**quiet),
+                strategy.at_pace(faults, SERVICE.value),
+                workers=len(pool),
+                requests=REQUESTS.value,
+            )
+            study.part(simulated, simulate)
+            study.part(plan, strategy.plan)
+    if ENGINES[ENGINE.value].processes:
+        recover = lambda: latency_study.measure_recovery(
+            coded.engine(pool), test.images, model.pipeline.r, options["deadline"]
+        )
+        study.part("killed", recover)
 
 
 def draw_study(path: Path, content: dict[str, Any]) -> None:
@@ -119,7 +174,11 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     console = Console(highlight=False)
-    requests, options = requests_from_flags(), options_from_flags()
+    faults, options = faults_from_flags(), options_from_flags()
+    if faults is None or not faults.delays:
+        raise ValueError("delay: not given, a distribution accepted")
+    has_workers = ENGINES[ENGINE.value].workers is not None
+    require("engine", ENGINE.value, has_workers, "one with workers")
     if DEVICES.value is not None:
         startup.offer_cpu_devices(DEVICES.value)
     report = Report()
@@ -128,30 +187,30 @@ def main(argv: list[str]) -> None:
     accepted = "that of a registered network which answers with classes"
     require("workdir", WORKDIR.value, not own and not values, accepted)
     sizes = results["split"]
-    requests.faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
+    faults.of_request(0, sizes["k"] + sizes["r"])  # for as many workers
+    clients = CLIENT.value or sorted({SERVICE.value, 0.0}, reverse=True)
     settings = {
         "run": {"config": results["config"], "steps": results["steps"]},
         "engine": ENGINE.value,
-        "requests": requests.delayed,
-        "calm_requests": requests.calm,
-        "faults": repr(requests.faults),
-        "service": requests.service,
-        "clients": list(requests.clients),
-        "hedge_after": requests.hedge_after,
+        "requests": REQUESTS.value,
+        "calm_requests": CALM_REQUESTS.value,
+        "faults": repr(faults),
+        "service": SERVICE.value,
+        "clients": [*dict.fromkeys(clients)],
+        "hedge_after": options["hedge_after"],
         "mds_stages": MDS_STAGES.value,
     }
     study = Study(report.folder / "latency.json", settings)
     used = {name: options[name] for name in ("address", "patience", "deadline")}
     with serve(WORKDIR.value, ENGINE.value, **used) as service:
-        measure_study(study, service, report.test, requests, console)
-    study.content |= {
+        measure(study, service, report.test, console)
+    study.write(
         **origin(),
-        "device": jax.devices()[0].device_kind,
-        "base_accuracy": results["base"]["test_accuracy"],
-        "summary": results["summary"],
-    }
-    study.write()
-    for client in requests.clients:
+        device=jax.devices()[0].device_kind,
+        base_accuracy=results["base"]["test_accuracy"],
+        summary=results["summary"],
+    )
+    for client in settings["clients"]:
         made = table.make(tables.COLUMNS, tables.requests_of(study.content, client))
         # A column for each strategy.
         first, *rows = zip(made.headers, *made.rows, strict=True)

@@ -94,8 +94,7 @@ def main(argv: list[str]) -> None:
     settings |= {"families": FAMILIES.value, "engine": ENGINE.value}
     study = Study(folder / "map_check.json", settings)
     measure_points(study, points, console)
-    study.content |= origin()
-    study.write()
+    study.write(**origin())
     found = maps.outcomes(study.content)
     console.print(table.to_terminal(table.make(maps.CHECK, found)))
     console.print(maps.conclusion(found))

@@ -11,12 +11,17 @@ import numpy as np
 from coded_jax.latency import simulation
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
-from coded_jax.service.studies.latency_study import part_name
 from tables import stored
 from tables.stored import Content, Section
 
 ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
 STEPS = 400  # of a curve
+
+
+def part_name(name: str, client: float) -> str:
+    """Returns the name of a part with a client of that speed; as it was before clients
+    were slowed, for one that is not."""
+    return f"{name}, client {1e3 * client:g} ms" if client else name
 
 
 class Requests(NamedTuple):
@@ -125,20 +130,13 @@ def of_client(content: Content, client: float) -> list[str]:
         times = found["coded"][name] / found[winner][name]
         longer = f" (the code takes {times:.2f} times as long)" if times > 1 else ""
         shortest.append(f"the shortest {name} is that of {winner}{longer}")
-    lines = [
+    return [
         f"{who}, the gap between p99.9 and the median is {ratio:.1f} times smaller "
         f"with the code than uncoded (95 % of resampled studies: {low:.1f} to "
         f"{high:.1f}); without delays{machines}, the median with the code is "
         f"{calm / plain:.2f} times the uncoded one.",
         f"{who} and with delays, {', '.join(shortest)}.",
     ]
-    if not service and not client:
-        alone = 1e3 * float(np.median(content["parts"]["bare"]))
-        lines.append(
-            f"In the median, {1e3 * calm - alone:.1f} ms are added to the {alone:.1f} "
-            "ms of the bare computation, one program on one device."
-        )
-    return lines
 
 
 def draw_tail(axes: Any, seconds: Any, **style: Any) -> None:

@@ -1,13 +1,10 @@
 """Latencies of a code and its rivals on the same workers, measured and simulated.
 
-Request i meets the same faults with every strategy, and in its simulation. Each part of
-the study is kept on the disk when it is measured.
+Request i meets the same faults with every strategy, and in its simulation.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
 import time
 from collections.abc import Callable
@@ -16,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from coded_jax.checks import require
 from coded_jax.codes import quorum
@@ -27,50 +23,18 @@ from coded_jax.latency.simulation import Workload, complete
 from coded_jax.latency.stragglers import Constant
 from coded_jax.runs import workdir
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
-from coded_jax.runs.progress import progress_bars
 from coded_jax.service import requests as responses
 from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.faults import Faults, FaultyWorker, inject
-from coded_jax.service.service import Service
-from coded_jax.service.studies import rivals
 from coded_jax.service.studies.pace import PacedFirstK, send_one_by_one
 from coded_jax.service.studies.rivals import ServedStrategy
 from coded_jax.types import Split
 
-CHUNK = 100  # images of a direct computation
 CALM = Faults()
 
 
-class Requests(NamedTuple):
-    """The requests of a study.
-
-    Attributes:
-      delayed, calm: how many with delays and without, of each strategy.
-      faults: met by the delayed ones; delays, exceptions and NaN alone.
-      deadline: seconds, after which a request is lost.
-      service: seconds of the whole `F_Conv` on a machine; its worker takes its part of
-        them, asleep when it has computed.
-      clients: likewise of the client, for each client that is tried; 0 for one that is
-        as fast as this machine.
-      hedge_after: seconds; twice the calm median of uncoded requests if None. Pieces
-        that are sent twice at once are measured, too.
-      mds_stages: convolutions that a linear code is tried with.
-      kills: whether as many workers are killed as the code survives.
-    """
-
-    delayed: int
-    calm: int
-    faults: Faults
-    deadline: float
-    service: float = 0.0
-    clients: tuple[float, ...] = (0.0,)
-    hedge_after: float | None = None
-    mds_stages: tuple[int, ...] = ()
-    kills: bool = False
-
-
 class Study:
-    """The parts of a study that have been measured so far.
+    """The parts of a study that have been measured so far, kept on the disk.
 
     Args:
       path: of its JSON file; with that of an earlier process, the study goes on.
@@ -125,95 +89,6 @@ class Measurement(NamedTuple):
     decoded: float
 
 
-def measure_study(
-    study: Study, service: Service, split: Split, requests: Requests, console: Console
-) -> None:
-    """Measures all parts of a study that are missing.
-
-    Args:
-      study: of which parts may be there.
-      service: whose workers are used.
-      split: of the images.
-      requests: that are sent.
-      console: shows a bar for each part.
-    """
-    pool, model = service.engine.pool, service.model
-    assert pool is not None  # of an engine with workers
-
-    def at_pace(strategy: ServedStrategy, faults: Faults) -> Faults:
-        per_flop = requests.service / strategy.cost.whole_flops
-        own = tuple(per_flop * trip.device_flops for trip in strategy.cost.rounds)
-        return dataclasses.replace(faults, service=own)
-
-    def measured(
-        name: str, strategy: ServedStrategy, count: int, faults: Faults
-    ) -> dict[str, Any]:
-        def make() -> dict[str, Any]:
-            with progress_bars(console) as bars:
-                bar = bars.add_task(name, total=count, note="")
-                return measure_latencies(
-                    strategy.engine(pool),
-                    split,
-                    count,
-                    at_pace(strategy, faults),
-                    deadline=requests.deadline,
-                    ended=lambda _: bars.advance(bar),
-                )._asdict()
-
-        return study.part(name, make)
-
-    bare = lambda: _program_seconds(model, split.images, requests.calm)
-    study.part("bare", bare)
-    uncoded = rivals.uncoded(model)
-    rounds = tuple((block, block) for block in requests.mds_stages)
-    for client in requests.clients:
-        plain = ServedStrategy(uncoded, client=client)
-        name = part_name("uncoded, calm", client)
-        usual = measured(name, plain, requests.calm, CALM)
-        late = requests.hedge_after
-        if late is None:  # late is what takes twice as long as usual
-            late = 2 * float(np.median(usual["seconds"]))
-        strategies = {
-            "uncoded": plain,
-            "hedged": plain._replace(hedge_after=late),
-            "hedged at once": plain._replace(hedge_after=0.0),
-            "replication": plain._replace(model=rivals.replicated(model)),
-            "coded": plain._replace(model=model),
-        }
-        if rounds:
-            mds = rivals.per_convolution(model, rounds)
-            strategies["mds"] = plain._replace(model=mds)
-        for name, own in strategies.items():
-            calm, delayed, simulated, plan = (
-                part_name(f"{name}, {kind}", client)
-                for kind in ("calm", "delayed", "simulated", "plan")
-            )
-            quiet = measured(calm, own, requests.calm, CALM)
-            measured(delayed, own, requests.delayed, requests.faults)
-            simulate = functools.partial(
-                simulate_latencies,
-                own,
-                Measurement(**quiet),
-                at_pace(own, requests.faults),
-                workers=len(pool),
-                requests=requests.delayed,
-            )
-            study.part(simulated, simulate)
-            study.part(plan, own.plan)
-    if requests.kills:
-        coded = ServedStrategy(model).engine(pool)
-        recover = lambda: measure_recovery(
-            coded, split.images, model.pipeline.r, requests.deadline
-        )
-        study.part("killed", recover)
-
-
-def part_name(name: str, client: float) -> str:
-    """Returns the name of a part with a client of that speed; as it was before clients
-    were slowed, for one that is not."""
-    return f"{name}, client {1e3 * client:g} ms" if client else name
-
-
 def measure_latencies(
     engine: PacedFirstK,
     split: Split,
@@ -259,22 +134,27 @@ def summarise(
       seconds: float64 `[R]`, infinite for lost requests.
       inferences: by the number of the request, one or more.
     """
-    rows, answered = [*inferences], [*inferences.values()]
-    decoded = np.array([any(responses.respond(model, own).decoded) for own in answered])
-    logits = np.concatenate([own.logits for own in answered])
-    classes = np.asarray(predictions.classes_of(logits))
-    available = np.concatenate([own.available for own in answered], axis=2)
-    direct = _direct_classes(model, split.images[rows], available)
-    encode, decode = np.array(
-        [[own.seconds[phase] for own in answered] for phase in ("encode", "decode")]
+    pipeline = model.pipeline._replace(mesh=None)
+    computed = [
+        compiled_infer(
+            pipeline, model.frozen, model.params, split.images[[i]], own.available
+        )
+        for i, own in inferences.items()
+    ]
+    answered = [*inferences.values()]
+    direct, classes = (
+        np.asarray(predictions.classes_of(np.concatenate(logits)))
+        for logits in (computed, [own.logits for own in answered])
     )
+    correct, counted = split.labels[[*inferences]], (split.labels >= 0).sum()
+    decoded = np.array([any(responses.respond(model, own).decoded) for own in answered])
+    decode = np.array([own.seconds["decode"] for own in answered])
     usual = decode if decoded.all() else decode[~decoded]
     longer = decode[decoded].mean() - usual.mean() if decoded.any() else 0.0
-    correct, counted = split.labels[rows], (split.labels >= 0).sum()
     return Measurement(
         seconds.tolist(),
         phases={
-            "encode": float(encode.mean()),
+            "encode": float(np.mean([own.seconds["encode"] for own in answered])),
             "decode": float(usual.mean()),
             "decoding": float(max(longer, 0.0)),
         },
@@ -283,36 +163,6 @@ def summarise(
         agreement=float((classes == direct).mean()),
         decoded=float(decoded.mean()),
     )
-
-
-def _direct_classes(
-    model: CodedModel, images: np.ndarray, available: np.ndarray
-) -> np.ndarray:
-    """Computes classes `[R, ...]` by one program, from results bool `[S, n, R]`."""
-    pipeline, classes = model.pipeline._replace(mesh=None), []
-    for start in range(0, len(images), CHUNK):
-        # The last image repeated, so that all chunks are of one compilation.
-        rows = np.minimum(np.arange(start, start + CHUNK), len(images) - 1)
-        logits = compiled_infer(
-            pipeline, model.frozen, model.params, images[rows], available[:, :, rows]
-        )
-        classes.append(np.asarray(predictions.classes_of(logits)))
-    return np.concatenate(classes)[: len(images)]
-
-
-def _program_seconds(
-    model: CodedModel, images: np.ndarray, requests: int
-) -> list[float]:
-    """Measures the same computation as one program, without any engine, on as many
-    devices as the model was loaded for."""
-    np.asarray(model.logits(images[:1]))  # compiles
-    seconds = []
-    for i in range(requests):
-        row = i % len(images)
-        begun = time.monotonic()
-        np.asarray(model.logits(images[row : row + 1]))
-        seconds.append(round(time.monotonic() - begun, 6))
-    return seconds
 
 
 def measure_recovery(

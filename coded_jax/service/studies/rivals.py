@@ -16,6 +16,7 @@ from coded_jax.inference.costs import Cost, cost_of
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
+from coded_jax.service.faults import Faults
 from coded_jax.service.pool import Pool
 from coded_jax.service.studies.pace import PacedFirstK
 
@@ -25,25 +26,22 @@ class ServedStrategy(NamedTuple):
 
     Attributes:
       model: with its split and its code.
+      cost: of an inference of one image.
       hedge_after: seconds, see `ServeConfig`.
       client: seconds that the client is to take for the whole `F_Conv`, by which it is
         slowed as the workers are; 0 for one that is as fast as this machine.
     """
 
     model: CodedModel
+    cost: Cost
     hedge_after: float | None = None
     client: float = 0.0
-
-    @property
-    def cost(self) -> Cost:
-        """Returns the cost of an inference of one image."""
-        return _cost(self.model)
 
     @property
     def hedges(self) -> tuple[float, ...]:
         """Returns `hedge_after` for each round; nothing without."""
         late = self.hedge_after
-        return () if late is None else (late,) * len(self.model.pipeline.stages)
+        return () if late is None else (late,) * len(self.cost.rounds)
 
     @property
     def sent_beside(self) -> int:
@@ -55,6 +53,13 @@ class ServedStrategy(NamedTuple):
     def engine(self, pool: Pool) -> PacedFirstK:
         """Returns the engine that uses a pool so."""
         return PacedFirstK(self.model, pool, self.cost, self.client, self.hedges)
+
+    def at_pace(self, faults: Faults, seconds: float) -> Faults:
+        """Returns the faults of workers that take so many seconds for the whole
+        `F_Conv`, and their part of them for a piece."""
+        per_flop = seconds / self.cost.whole_flops
+        own = tuple(per_flop * trip.device_flops for trip in self.cost.rounds)
+        return dataclasses.replace(faults, service=own)
 
     def plan(self) -> dict[str, Any]:
         """Returns its `pieces`, the grid and what is sent beside them as `4x1 + 2`; the
@@ -69,7 +74,13 @@ class ServedStrategy(NamedTuple):
         }
 
 
-def uncoded(model: CodedModel) -> CodedModel:
+def coded(model: CodedModel) -> ServedStrategy:
+    """Returns the strategy of a model with its own code."""
+    cost = cost_of(model.pipeline, model.frozen, model.image_shape)
+    return ServedStrategy(model, cost)
+
+
+def uncoded(model: CodedModel) -> ServedStrategy:
     """Returns the same network without a code, all of whose pieces are waited for.
 
     It has as many pieces as there are workers or, where it cannot be split so, the most
@@ -82,7 +93,7 @@ def uncoded(model: CodedModel) -> CodedModel:
     return _least_work(model, sizes, code="uncoded")
 
 
-def replicated(model: CodedModel) -> CodedModel:
+def replicated(model: CodedModel) -> ServedStrategy:
     """Returns the same network in so few pieces that each is computed `r + 1` times.
 
     So, like the code, it survives any r losses, but exactly.
@@ -94,7 +105,7 @@ def replicated(model: CodedModel) -> CodedModel:
 
 def per_convolution(
     model: CodedModel, stages: tuple[tuple[int, int], ...]
-) -> CodedModel:
+) -> ServedStrategy:
     """Returns the same k and r with a linear code, exact where each stage is one
     convolution.
 
@@ -107,7 +118,7 @@ def per_convolution(
 
 def _least_work(
     model: CodedModel, sizes: Iterable[tuple[int, int]], **settings: Any
-) -> CodedModel:
+) -> ServedStrategy:
     """Returns the model with another code: of the first k and r by which the network
     can be split, that with the grid of least work."""
     results, config = model.results, Config.from_json(model.results["config"])
@@ -116,11 +127,10 @@ def _least_work(
     for k, r in sizes:
         rivals = []
         for rows in (rows for rows in range(1, k + 1) if k % rows == 0):
+            own |= {"k": k, "r": r, "grid": (rows, k // rows)}
             try:
                 pipeline = build_pipeline(
-                    dataclasses.replace(
-                        config, k=k, r=r, grid=(rows, k // rows), **own
-                    ),
+                    dataclasses.replace(config, **own),
                     model.pipeline.examples,
                     results["classes"],
                     base=model.pipeline.base,
@@ -128,15 +138,10 @@ def _least_work(
             except ValueError:  # the features have not so many rows or columns
                 continue
             params = pipeline.init(jax.random.key(0))
-            rivals.append(model._replace(pipeline=pipeline, params=params))
+            rivals.append(coded(model._replace(pipeline=pipeline, params=params)))
         if rivals:
-            return min(rivals, key=lambda rival: _cost(rival).device_flops)
+            return min(rivals, key=lambda rival: rival.cost.device_flops)
     raise ValueError(
         f"k: {[k for k, _ in sizes]} given with {settings}, a split of the network "
         "accepted"
     )
-
-
-def _cost(model: CodedModel) -> Cost:
-    """Returns the cost of an inference of one image."""
-    return cost_of(model.pipeline, model.frozen, model.image_shape)

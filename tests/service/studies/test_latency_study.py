@@ -17,7 +17,6 @@ from coded_jax.service.local import local_workers
 from coded_jax.service.pool import Pool
 from coded_jax.service.studies import latency_study, rivals
 from coded_jax.service.studies.latency_study import Measurement
-from coded_jax.service.studies.rivals import ServedStrategy
 from coded_jax.types import Split
 from tests.scripts import run_script
 
@@ -45,16 +44,16 @@ def test_rivals_are_exact(model, split):
     images = split.images[:20]
     expected = model.logits(images)
     for rival in (rivals.uncoded(model), rivals.replicated(model)):
-        logits = rival.logits(images)
+        logits = rival.model.logits(images)
         np.testing.assert_allclose(logits, expected, atol=1e-4)
     layered = rivals.per_convolution(model, ((1, 1), (3, 3)))
     for lost in [(), (0,), (1,), (2,)]:
-        logits = layered.logits(images, lost=lost)
+        logits = layered.model.logits(images, lost=lost)
         np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 def test_recovery_of_a_killed_worker(model, pool, split):
-    coded = ServedStrategy(model).engine(pool)
+    coded = rivals.coded(model).engine(pool)
     recovery = latency_study.measure_recovery(coded, split.images, 1, 300)
     assert recovery["requests"] >= 1 and recovery["lost"] == 0
     assert len(recovery["seconds"]) == 1 and recovery["seconds"][0] < 300
@@ -65,7 +64,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     """A straggler in each request: uncoded waits for it, where it has a piece."""
     faults = Faults(delays=(Constant(0.2),), stragglers=1)
     met = [[f.delay > 0 for f in faults.of_request(i, 3)] for i in range(12)]
-    plain = ServedStrategy(rivals.uncoded(model))
+    plain = rivals.uncoded(model)
     engine = plain.engine(pool)
     calm = latency_study.measure_latencies(engine, split, 12)
     assert calm.agreement == 1.0 and calm.decoded == 0.0
@@ -79,7 +78,7 @@ def test_measured_and_simulated_meet_the_same_delays(model, pool, split):
     np.testing.assert_allclose(simulated, 0.2 * late, rtol=1e-6)
     assert (np.array(measured.seconds) >= simulated).all()
 
-    coded = ServedStrategy(model)
+    coded = rivals.coded(model)
     quick = latency_study.measure_latencies(coded.engine(pool), split, 12, faults)
     assert quick.agreement == 1.0 and quick.accuracy == quick.direct
     # Two of three are enough, and nobody waits for the straggler.
@@ -122,11 +121,9 @@ def test_replay_is_arithmetic(model):
     calm = Measurement([0.010] * 5, phases, 1.0, 1.0, 1.0, 0.0)
     faults = Faults(delays=(Constant(0.05), Constant(0.0), Constant(0.0)))
     # Piece 0 is late: where it is coded the other two are enough, and are decoded.
-    uncoded, copied = rivals.uncoded(model), rivals.replicated(model)
-    for own, expected in ((model, 0.012), (uncoded, 0.060), (copied, 0.010)):
-        latencies = latency_study.simulate_latencies(
-            ServedStrategy(own), calm, faults, 3, 7
-        )
+    expected_of = {rivals.coded: 0.012, rivals.uncoded: 0.060, rivals.replicated: 0.010}
+    for make, expected in expected_of.items():
+        latencies = latency_study.simulate_latencies(make(model), calm, faults, 3, 7)
         np.testing.assert_allclose(latencies, expected, rtol=1e-5)
 
 
