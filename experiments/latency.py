@@ -28,7 +28,6 @@ from coded_jax.cli.runtime_flags import ENGINE, faults_from_flags, options_from_
 from coded_jax.devices import startup
 from coded_jax.report import canvas, table
 from coded_jax.runs.config import OWN
-from coded_jax.runs.progress import progress_bars
 from coded_jax.service import ENGINES, Faults, serve
 from coded_jax.service.service import Service
 from coded_jax.service.studies import latency_study, rivals
@@ -66,42 +65,33 @@ DEVICES = flags.DEFINE_integer(
 )
 
 
-def measure(study: Study, service: Service, test: Split, console: Console) -> None:
+def measure(
+    study: Study, service: Service, test: Split, faults: Faults, console: Console
+) -> None:
     """Measures all parts of a study that are missing, with a bar for each.
 
     Raises:
       ValueError: all requests of a part were lost.
     """
-    pool, model, settings = (
-        service.engine.pool,
-        service.model,
-        study.content["settings"],
-    )
+    pool, model, options = service.engine.pool, service.model, options_from_flags()
     assert pool is not None  # of an engine with workers
-    faults, options = faults_from_flags(), options_from_flags()
 
-    def measured(
-        name: str, strategy: ServedStrategy, count: int, faults: Faults
-    ) -> Any:
-        def make() -> dict[str, Any]:
-            with progress_bars(console) as bars:
-                bar = bars.add_task(name, total=count, note="")
-                return latency_study.measure_latencies(
-                    strategy.engine(pool),
-                    test,
-                    count,
-                    strategy.at_pace(faults, SERVICE.value),
-                    deadline=options["deadline"],
-                    ended=lambda _: bars.advance(bar),
-                )._asdict()
-
-        return study.part(name, make)
+    def measured(name: str, strategy: ServedStrategy, count: int, met: Faults) -> Any:
+        make = lambda ended: latency_study.measure_latencies(
+            strategy.engine(pool),
+            test,
+            count,
+            strategy.at_pace(met, SERVICE.value),
+            deadline=options["deadline"],
+            ended=ended,
+        )._asdict()
+        return study.measure(name, count, make, console)
 
     coded, uncoded = rivals.coded(model), rivals.uncoded(model)
     own = {"replication": rivals.replicated(model), "coded": coded}
     if stages := integers("mds_stages", MDS_STAGES.value):
         own["mds"] = rivals.per_convolution(model, tuple((x, x) for x in stages))
-    for client in settings["clients"]:
+    for client in study.content["settings"]["clients"]:
         part_name = functools.partial(tables.part_name, client=client)
         plain = uncoded._replace(client=client)
         calm = part_name("uncoded, calm")
@@ -203,7 +193,7 @@ def main(argv: list[str]) -> None:
     study = Study(report.folder / "latency.json", settings)
     used = {name: options[name] for name in ("address", "patience", "deadline")}
     with serve(WORKDIR.value, ENGINE.value, **used) as service:
-        measure(study, service, report.test, console)
+        measure(study, service, report.test, faults, console)
     study.write(
         **origin(),
         device=jax.devices()[0].device_kind,

@@ -13,10 +13,9 @@ stop.
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import functools
 import json
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -27,11 +26,10 @@ from coded_jax.checks import require
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.devices import startup
 from coded_jax.report import table
-from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.latency_study import Study
-from coded_jax.service.studies.map_check import Point, Workers
+from coded_jax.service.studies.map_check import Point
 
 POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of map_check.json", required=True)
@@ -48,32 +46,19 @@ ENGINE = flags.DEFINE_enum(
 
 def measure_points(study: Study, points: list[Point], console: Console) -> None:
     """Measures what is missing of each point."""
-    count = REQUESTS.value
-    with (
-        contextlib.closing(Workers(ENGINE.value)) as workers,
-        progress_bars(console) as bars,
-    ):
+    engine, count = ENGINE.value, REQUESTS.value
+    message = functools.partial(map_check.message_seconds, engine, count)
+    seconds = study.measure(maps.MESSAGE, count, message, console)
+    for point in points:
+        conditions = dataclasses.replace(point.conditions, message=seconds)
+        point = point._replace(conditions=conditions)
+        for label, strategy in map_check.contenders(point, FAMILIES.value).items():
 
-        def part(name: str, make: Callable[[Callable[[int], None]], Any]) -> Any:
-            bar = bars.add_task(name, total=count, note="")
-            found = study.part(name, lambda: make(lambda _: bars.advance(bar)))
-            bars.remove_task(bar)
-            return found
+            def of_strategy(ended, point=point, strategy=strategy) -> Any:
+                own = map_check.measure_point(point, strategy, engine, count, ended)
+                return {"strategy": strategy.text, **own}
 
-        message = functools.partial(map_check.message_seconds, workers, count)
-        seconds = part(maps.MESSAGE, message)
-        for point in points:
-            point = map_check.with_message(point, seconds)
-            found = map_check.contenders(point, FAMILIES.value)
-            for label, strategy in found.items():
-
-                def of_strategy(ended, point=point, strategy=strategy) -> Any:
-                    own = map_check.measure_point(
-                        point, strategy, workers, count, ended
-                    )
-                    return {"strategy": strategy.text, **own}
-
-                part(f"{point.name}: {label}", of_strategy)
+            study.measure(f"{point.name}: {label}", count, of_strategy, console)
 
 
 @command(resumes=True)

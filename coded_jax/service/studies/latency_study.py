@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from coded_jax.checks import require
 from coded_jax.codes import quorum
@@ -23,6 +24,7 @@ from coded_jax.latency.simulation import Workload, complete
 from coded_jax.latency.stragglers import Constant
 from coded_jax.runs import workdir
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
+from coded_jax.runs.progress import progress_bars
 from coded_jax.service import requests as responses
 from coded_jax.service.engine import Inference, NotEnoughResults
 from coded_jax.service.faults import Faults, FaultyWorker, inject
@@ -61,6 +63,29 @@ class Study:
             self.parts[name] = make()
             self.write()
         return self.parts[name]
+
+    def measure(
+        self,
+        name: str,
+        count: int,
+        make: Callable[[Callable[[int], None]], Any],
+        console: Console,
+    ) -> Any:
+        """Returns a part likewise, with a bar while it is measured.
+
+        Args:
+          name: of the part.
+          count: of its requests.
+          make: calls its argument with the number of each request that is over.
+          console: shows the bar.
+        """
+
+        def with_bar() -> Any:
+            with progress_bars(console) as bars:
+                bar = bars.add_task(name, total=count, note="")
+                return make(lambda _: bars.advance(bar))
+
+        return self.part(name, with_bar)
 
     def write(self, **more: Any) -> None:
         """Writes the file, with more fields if some are given."""

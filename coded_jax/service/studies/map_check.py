@@ -8,17 +8,16 @@ needs for a message is not slowed: it is measured before, and the simulator is t
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import glob
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from coded_jax.codes import ConvolutionSplit
 from coded_jax.inference.pipeline import Examples
 from coded_jax.latency import comparison, simulation
 from coded_jax.latency.cuts import CNN
@@ -114,12 +113,6 @@ def contenders(point: Point, families: int) -> dict[str, Strategy]:
     return found
 
 
-def with_message(point: Point, seconds: float) -> Point:
-    """Returns a point whose client needs so many seconds for a message."""
-    conditions = dataclasses.replace(point.conditions, message=seconds)
-    return point._replace(conditions=conditions)
-
-
 def _cnn(point: Point) -> CNN:
     base = make_base_model(point.base_model, point.width)
     variables = jax.eval_shape(
@@ -128,59 +121,36 @@ def _cnn(point: Point) -> CNN:
     return CNN(base, variables, point.image_shape)
 
 
-class Workers:
-    """Workers for the strategies of points, started when they are first needed.
+@contextlib.contextmanager
+def _workers(
+    point: Point, strategy: Strategy, engine: str
+) -> Iterator[tuple[Pool, CodedModel]]:
+    """Starts workers for a strategy, and yields it as a model that they can compute.
 
-    Those of one network stay for all strategies and points with its blocks.
-
-    Args:
-      engine: a name of `ENGINES`, of one with workers.
+    Its codes are untrained, and the network's variables random: what comes out is
+    wrong, and takes as long as if it were right.
     """
-
-    def __init__(self, engine: str) -> None:
-        self._start = ENGINES[engine].workers
-        self._network, self._pool = None, None
-
-    def of(self, point: Point, strategy: Strategy) -> tuple[Pool, CodedModel]:
-        """Returns workers, and the strategy as a model that they can compute.
-
-        Its codes are untrained, and the network's variables random: what comes out is
-        wrong, and takes as long as if it were right.
-        """
-        base = make_base_model(point.base_model, point.width)
-        variables = base.init(jax.random.key(0), point.image_shape, 10)
-        config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
-        middle = (0.5,) * point.image_shape[-1]
-        pipeline = build_pipeline(
-            config, Examples(point.image_shape, middle, middle), 10, base=base
-        )
-        model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
-        # What a round of convolutions is depends on how many pieces there are.
-        by_round = isinstance(config.splitting, ConvolutionSplit)
-        rounds = config.splitting if by_round else None
-        network = (point.base_model, point.width, point.image_shape, rounds)
-        n = max(pipeline.n, strategy.workload.n)  # spares of hedged pieces, too
-        if self._pool is None or self._network != network or len(self._pool) < n:
-            self.close()
-            assert self._start is not None
-            workers = self._start(
-                model, ServeConfig(batches=(1,), spares=n - pipeline.n)
-            )
-            self._pool = Pool(workers, ServeConfig(patience=PATIENCE))
-            self._network = network
-        return self._pool, model
-
-    def close(self) -> None:
-        """Ends the workers."""
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = None
+    base = make_base_model(point.base_model, point.width)
+    variables = base.init(jax.random.key(0), point.image_shape, 10)
+    config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
+    middle = (0.5,) * point.image_shape[-1]
+    pipeline = build_pipeline(
+        config, Examples(point.image_shape, middle, middle), 10, base=base
+    )
+    model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
+    start = ENGINES[engine].workers
+    assert start is not None
+    # The spares of hedged pieces are workers, too.
+    spares = max(strategy.workload.n - pipeline.n, 0)
+    workers = start(model, ServeConfig(batches=(1,), spares=spares))
+    with contextlib.closing(Pool(workers, ServeConfig(patience=PATIENCE))) as pool:
+        yield pool, model
 
 
 def measure_point(
     point: Point,
     strategy: Strategy,
-    workers: Workers,
+    engine: str,
     requests: int,
     ended: Callable[[int], None] = lambda number: None,
 ) -> dict[str, list[float]]:
@@ -189,30 +159,31 @@ def measure_point(
     Args:
       point: of the map.
       strategy: with its hedges, as of `contenders`.
-      workers: that it is measured on.
+      engine: a name of `ENGINES`, of one with workers.
       requests: R.
       ended: called with the number of each request when it is over.
 
     Returns:
       `measured` and `simulated`, R seconds each, infinite for lost requests.
     """
-    pool, model = workers.of(point, strategy)
-    workload, n = strategy.workload, len(pool)
+    workload = strategy.workload
     machine = point.conditions.machine(workload.cost.whole_flops)
-    pace = Pace(machine, workload.cost, KEY, n, requests)
-    inject(pool, pace)
-    engine = PacedFirstK(
-        model, pool, workload.cost, machine.client, workload.hedge_after
-    )
-
-    def over(number: int) -> None:
-        pace.end(number)
-        ended(number)
-
     shape = (requests, *point.image_shape)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    others = range(workload.n, n)  # workers of the pool that no device stands for
-    measured, _ = send_one_by_one(engine, images, LIMIT, others, over)
+    with _workers(point, strategy, engine) as (pool, model):
+        n = len(pool)
+        pace = Pace(machine, workload.cost, KEY, n, requests)
+        inject(pool, pace)
+        paced = PacedFirstK(
+            model, pool, workload.cost, machine.client, workload.hedge_after
+        )
+
+        def over(number: int) -> None:
+            pace.end(number)
+            ended(number)
+
+        others = range(workload.n, n)  # workers of the pool that no device stands for
+        measured, _ = send_one_by_one(paced, images, LIMIT, others, over)
     (simulated,) = simulation.simulate(KEY, n, requests, machine, [workload])
     return {
         "measured": measured.tolist(),
@@ -221,7 +192,7 @@ def measure_point(
 
 
 def message_seconds(
-    workers: Workers,
+    engine: str,
     requests: int,
     ended: Callable[[int], None] = lambda number: None,
 ) -> float:
@@ -234,7 +205,7 @@ def message_seconds(
     what the workers really compute.
 
     Args:
-      workers: that it is measured on.
+      engine: a name of `ENGINES`, of one with workers.
       requests: of one image each.
       ended: called with the number of each request when it is over.
     """
@@ -245,6 +216,6 @@ def message_seconds(
     point = Point("message", "vgg16", 0.125, shape, n=6, margin=0.0, conditions=slow)
     rounds = lambda strategy: len(strategy.workload.cost.rounds)
     every = max(without_code(_cnn(point), 6, 6), key=rounds)
-    seconds = measure_point(point, every, workers, requests, ended)
+    seconds = measure_point(point, every, engine, requests, ended)
     longer = np.median(seconds["measured"]) - np.median(seconds["simulated"])
     return float(longer) / (rounds(every) * (every.n + 1))

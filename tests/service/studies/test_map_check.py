@@ -1,6 +1,5 @@
 """Points of the map on real workers, and what is said about them."""
 
-import contextlib
 import pathlib
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from coded_jax.latency.machines import Conditions
 from coded_jax.service.studies import map_check
-from coded_jax.service.studies.map_check import Point, Workers, contenders
+from coded_jax.service.studies.map_check import Point, contenders
 
 ROOT = pathlib.Path(__file__).parents[3]
 RUNS = str(ROOT / "experiments/results/frontier/lenet5_cheap_k2_r1.json")
@@ -32,19 +31,18 @@ def test_contenders_take_what_the_simulator_says():
     assert {"uncoded", "learned code", "exact code"} <= {*found}
     assert all(name.startswith(some.family) for name, some in found.items())
     assert len({some.text for some in found.values()}) == len(found)
-    with contextlib.closing(Workers("local")) as workers:
-        for strategy in found.values():
-            seconds = map_check.measure_point(SMALL, strategy, workers, 3)
-            names = ("measured", "simulated")
-            measured, simulated = (np.array(seconds[name]) for name in names)
-            cost = strategy.workload.cost
-            machine = SMALL.conditions.machine(cost.whole_flops)
-            spared = machine.client * cost.total.decode_flops / cost.whole_flops
-            assert (measured >= simulated - spared - 1e-6).all(), strategy.text
+    for strategy in found.values():
+        seconds = map_check.measure_point(SMALL, strategy, "local", 3)
+        names = ("measured", "simulated")
+        measured, simulated = (np.array(seconds[name]) for name in names)
+        cost = strategy.workload.cost
+        machine = SMALL.conditions.machine(cost.whole_flops)
+        spared = machine.client * cost.total.decode_flops / cost.whole_flops
+        assert (measured >= simulated - spared - 1e-6).all(), strategy.text
 
 
 def test_a_message_is_what_is_longer_than_without_messages(monkeypatch):
-    def measure(point, strategy, workers, requests, ended):
+    def measure(point, strategy, engine, requests, ended):
         assert point.conditions.message == 0 and strategy.n == 6
         assert len(strategy.workload.cost.rounds) == 13
         simulated = [0.2, 0.3, 0.4]
@@ -52,4 +50,4 @@ def test_a_message_is_what_is_longer_than_without_messages(monkeypatch):
         return {"measured": [x + late for x in simulated], "simulated": simulated}
 
     monkeypatch.setattr(map_check, "measure_point", measure)
-    assert map_check.message_seconds(None, 3) == pytest.approx(5e-4)
+    assert map_check.message_seconds("local", 3) == pytest.approx(5e-4)
