@@ -22,7 +22,7 @@ from coded_jax import data
 from coded_jax.cli.command_line import command, integers, origin, run
 from coded_jax.runs import workdir
 from coded_jax.runs.load import load
-from coded_jax.service.byzantine import rival, study
+from coded_jax.service.byzantine import study
 from coded_jax.service.byzantine.calibration import calibrate
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
         "check": check.record,
         **found,
         "locator": {
-            str(k): rival.measure_locator(model, test, k, seed) for k in together
+            str(k): study.measure_locator(model, test, k, seed) for k in together
         },
         "milliseconds": {
             str(count): study.milliseconds(model, check, test.images[:count])

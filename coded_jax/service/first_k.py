@@ -20,7 +20,7 @@ from coded_jax.inference.pipeline import has_answer
 from coded_jax.inference.stages import Sent
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
-from coded_jax.service.byzantine.check import Check
+from coded_jax.service.byzantine.detection import Check
 from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Engine, Inference, NotEnoughResults

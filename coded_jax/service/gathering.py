@@ -16,7 +16,7 @@ from coded_jax.codes import quorum
 from coded_jax.inference.pipeline import Results
 from coded_jax.inference.stages import CodedStage
 from coded_jax.service.byzantine import detection
-from coded_jax.service.byzantine.check import StageCheck
+from coded_jax.service.byzantine.detection import StageCheck
 from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.pool import Call, Pool
 from coded_jax.types import Code, Kept, PyTree

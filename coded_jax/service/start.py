@@ -11,7 +11,7 @@ from coded_jax.checks import require
 from coded_jax.codes import AnyCode
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.load import load
-from coded_jax.service.byzantine.check import Check, load_check
+from coded_jax.service.byzantine.detection import Check, load_check
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.engine import Engine
 from coded_jax.service.faults import Faults, with_faults

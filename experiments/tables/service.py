@@ -9,7 +9,7 @@ from typing import NamedTuple
 from coded_jax.report import table
 from coded_jax.report.formatting import percent
 from coded_jax.report.table import Columns, Table
-from coded_jax.service.byzantine.faults import STANDARD
+from coded_jax.service.byzantine.study import STANDARD
 from tables import stored
 from tables.stored import Content, Section, section
 from tables.targets import NONE

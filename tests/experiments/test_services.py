@@ -6,7 +6,7 @@ import pytest
 from tables import service, stored
 
 from coded_jax.report import table
-from coded_jax.service.byzantine.faults import FAULTS, STANDARD
+from coded_jax.service.byzantine.study import FAULTS, STANDARD
 from tests.scripts import run_script
 
 

@@ -30,7 +30,7 @@ from coded_jax.inference.stages import (
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.byzantine import agreement, detection
 from coded_jax.service.byzantine.agreement import Directions, Observed
-from coded_jax.service.byzantine.check import (
+from coded_jax.service.byzantine.detection import (
     Check,
     StageCheck,
     checked_patterns,

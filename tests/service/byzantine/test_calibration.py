@@ -9,7 +9,7 @@ from coded_jax.service.byzantine.calibration import (
     calibrate,
     order_of_threshold,
 )
-from coded_jax.service.byzantine.check import checked_patterns, load_check
+from coded_jax.service.byzantine.detection import checked_patterns, load_check
 from tests.errors import refused
 from tests.service.byzantine.examples import calibrated, images, model_of
 
