@@ -174,7 +174,9 @@ def without_code(cnn: CNN, n: int, k: int) -> Iterator[Strategy]:
         pieces = Workload(ALL_DATA, k, 0, _without_code(cut.cost, k))
         uncoded = _of_cut(cut, UNCODED, "uncoded", pieces, cnn.accuracy)
         yield uncoded
-        yield from _hedged(uncoded, n - k)
+        spread = dataclasses.replace(pieces, spares=n - k)
+        hedged = uncoded._replace(family=HEDGED, code=HEDGED, workload=spread)
+        yield from (hedged._replace(late=late) for late in LATE)
         if k < n:
             copies = Workload(one_of_each(k, n), k, n - k, _without_code(cut.cost, n))
             copied = _of_cut(cut, REPLICATED, "replication", copies, cnn.accuracy)
@@ -195,13 +197,6 @@ def _without_code(cost: Cost, devices: int) -> Cost:
     """Returns a cost without encoding and decoding, on so many devices."""
     rounds = (trip._replace(encode_flops=0.0, decode_flops=0.0) for trip in cost.rounds)
     return cost._replace(rounds=tuple(rounds), devices=devices)
-
-
-def _hedged(uncoded: Strategy, spares: int) -> list[Strategy]:
-    """Returns hedged pieces for those that are waited for, one for each delay."""
-    workload = dataclasses.replace(uncoded.workload, spares=spares)
-    hedged = uncoded._replace(family=HEDGED, code=HEDGED, workload=workload)
-    return [hedged._replace(late=late) for late in LATE]
 
 
 def _exact(cnn: CNN, k: int, r: int) -> Iterator[Strategy]:

@@ -81,18 +81,17 @@ def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
     what, whom = kind.split()
     before = target.summary()
     if whom == "worker":
-        up = [worker for worker in before["workers"] if worker["up"]]
+        up = [i for i, worker in enumerate(before["workers"]) if worker["up"]]
         if not up:
             raise RuntimeError("no worker is up")
-        chosen = up[int(rng.integers(len(up)))]
-        index, process = before["workers"].index(chosen), chosen["process"]
+        index = up[int(rng.integers(len(up)))]
+        process = before["workers"][index]["process"]
         processes = [process]
-        placed = lambda now: (w for w in now["workers"] if w["place"] is not None)
-        same = lambda now: (w for w in now["workers"] if w["process"] == process)
         own = lambda now: now["workers"][index]
+        is_same = lambda worker: worker["up"] and worker["process"] == process
         conditions = (
-            lambda now: not any(worker["up"] for worker in same(now)),
-            lambda now: all(worker["up"] for worker in placed(now)),
+            lambda now: not any(map(is_same, now["workers"])),
+            lambda now: all(x["up"] or x["place"] is None for x in now["workers"]),
             lambda now: own(now)["up"] and own(now)["process"] != process,
         )
     else:
@@ -101,8 +100,7 @@ def disturb(target: Target, kind: str, rng: np.random.Generator) -> Disturbed:
         processes = Machinery(target.process).processes(whom)
         if not processes:
             raise RuntimeError(f"no process of the cluster's {whom} is there")
-        restarts = before["cluster_restarts"]
-        anew = lambda now: now["cluster_restarts"] > restarts
+        anew = lambda now: now["cluster_restarts"] > before["cluster_restarts"]
         conditions = (
             lambda now: now["obstacle"] is not None or anew(now),
             lambda now: now["obstacle"] is None and anew(now),
@@ -156,18 +154,17 @@ def disturbed(
             reason = first_line(error)
             done.append(Disturbed(kind, begun, None, None, None, error=reason))
 
-    def run() -> None:
-        with ThreadPoolExecutor(MOST) as threads:
-            while kinds and not over.wait(every):
-                kind = kinds[int(rng.integers(len(kinds)))]
-                own = threads.submit(once, kind, rng.spawn(1)[0])
-                if not kind.endswith("worker"):
-                    own.result()  # workers may be disturbed before others are back
+    def run(threads: ThreadPoolExecutor) -> None:
+        while kinds and not over.wait(every):
+            kind = kinds[int(rng.integers(len(kinds)))]
+            own = threads.submit(once, kind, rng.spawn(1)[0])
+            if not kind.endswith("worker"):
+                own.result()  # workers may be disturbed before others are back
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield done
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(MOST) as threads:
+        running = threads.submit(run, threads)
+        try:
+            yield done
+        finally:
+            over.set()
+            running.result()

@@ -24,7 +24,7 @@ from coded_jax.latency.cuts import CNN
 from coded_jax.latency.machines import Conditions
 from coded_jax.latency.strategies import Strategy, strategies, without_code
 from coded_jax.models import make_base_model
-from coded_jax.runs.build import build_pipeline
+from coded_jax.runs.build import build_pipeline, variable_shapes
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config, tuples
 from coded_jax.service.config import ServeConfig
@@ -97,7 +97,7 @@ def contenders(point: Point, families: int) -> dict[str, Strategy]:
         for path in sorted(glob.glob(pattern))
     ]
     accuracy = runs[0]["base"]["test_accuracy"] if runs else 1.0
-    cnn = _cnn(point)._replace(accuracy=accuracy, drop=point.drop)
+    cnn = _cnn(point, accuracy=accuracy, drop=point.drop)
     on_devices = [s for s in strategies(cnn, point.n, runs) if s.n > 1]
     machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
     places = comparison.shortlist(on_devices, machine)
@@ -113,12 +113,10 @@ def contenders(point: Point, families: int) -> dict[str, Strategy]:
     return found
 
 
-def _cnn(point: Point) -> CNN:
+def _cnn(point: Point, **fields: Any) -> CNN:
     base = make_base_model(point.base_model, point.width)
-    variables = jax.eval_shape(
-        lambda key: base.init(key, point.image_shape, 10), jax.random.key(0)
-    )
-    return CNN(base, variables, point.image_shape)
+    variables = variable_shapes(base, point.image_shape, 10)
+    return CNN(base, variables, point.image_shape, **fields)
 
 
 @contextlib.contextmanager

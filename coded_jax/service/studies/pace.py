@@ -10,7 +10,6 @@ workers what it meets in the simulation.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
@@ -62,15 +61,12 @@ class Pace:
         if (request := call.request) is None:
             return Fault()
         drawn, trip = self._draws[call.stage], self._cost.rounds[call.stage]
-        late = drawn.delay[worker, request]
-        if math.isinf(late):  # dead, for any piece
+        if np.isinf(drawn.delay[worker, request]):  # dead, for any piece
             return Fault(kind="raise")
         compute = drawn.compute[worker, request]
         if call.attempt:  # by the piece's own second draw, whoever computes it
-            again = call.piece.index
-            compute = drawn.compute_again[again, request]
-            late = drawn.delay_again[again, request]
-        least = trip.device_flops / self._cost.whole_flops * compute + late
+            compute = drawn.compute_again[call.piece.index, request]
+        least = trip.device_flops / self._cost.whole_flops * compute
         there, back = self._machine.ways(trip)
         over = self._over[request]
         return Fault(least=float(least), there=there, back=back, over=over)
