@@ -27,7 +27,6 @@ from coded_jax.service.byzantine.calibration import calibrate
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of a finished run", required=True)
 DATA_DIR = flags.DEFINE_string("data_dir", None, "see `run.py`")
-RATE = flags.DEFINE_float("rate", 1e-3, "images with a false alarm at most, a fraction")
 SEED = flags.DEFINE_integer("seed", 0, "of the faults, and of random features")
 LOCATOR = flags.DEFINE_list("locator", [], "numbers of images coded together")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file; nothing is measured without")
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> None:
     size = results["config"].get("image_size")
     dataset = data.load(results["dataset"], DATA_DIR.value, size)
     images, training = dataset.validation.images, dataset.train.images
-    check = calibrate(model, images, training, RATE.value, seed)
+    check = calibrate(model, images, training, seed)
     check.save(folder)
     seconds = {"calibrate": time.perf_counter() - started}
     console.print(json.dumps(check.record))

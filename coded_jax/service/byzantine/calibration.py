@@ -18,10 +18,8 @@ from scipy import stats
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures
-from coded_jax.codes.erasures import Pattern
 from coded_jax.inference.pipeline import Pipeline, Results, inputs_of
 from coded_jax.inference.stages import (
-    CodedStage,
     begin_stage,
     run_stage,
     shares_of,
@@ -54,6 +52,7 @@ HIDDEN = 512
 MOST_COORDINATES = 128
 """Directions in which a share is looked at."""
 
+RATE = 1e-3  # images with a false alarm at most, over all stages
 CONFIDENCE = 0.95
 GAIN = 1.5  # standard deviation of the inputs of random features
 RIDGE = 1e-4  # of the mean variance of the inputs of a regression
@@ -65,47 +64,37 @@ SLACK = (1.0, 1.25, 1.25)  # of scales: the first statistic shall set the thresh
 MARGIN = (2.0**-40, 16.0)  # times the least and the largest magnitude of training
 
 
-def calibrate(
-    model: CodedModel,
-    images: Any,
-    training: Any,
-    rate: float = 1e-3,
-    seed: int = 0,
-) -> Check:
+def calibrate(model: CodedModel, images: Any, training: Any, seed: int = 0) -> Check:
     """Calibrates the check of a model, on one device.
 
     Args:
       model: the coded inference.
       images: `[N, H, W, C]` of the validation part, 5,000 or more.
       training: of the training part; the first 30,000 are used.
-      rate: the share of images with a false alarm, at most, over all stages.
       seed: of the losses in earlier stages, which results of later ones depend on.
 
     Raises:
-      ValueError: there are too few images for that rate, the code leaves nothing to
-        check, or images have another shape.
+      ValueError: there are too few images, the code leaves nothing to check, or images
+        have another shape.
     """
     count, n = len(images), model.pipeline.n
-    arrived = np.stack([_arrived(x, n) for x in checked_patterns(model.pipeline)])
-    enough = max(FEWEST, math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate)))
-    accepted = f"{enough} or more validation images for rate={rate:g}"
-    require("images", count, count >= enough, accepted)
+    patterns = checked_patterns(model.pipeline)
+    arrived = np.stack([erasures.available(x, n)[:, 0] for x in patterns])
+    require("images", count, count >= FEWEST, f"{FEWEST} or more validation images")
     model.check_images(images)
     model.check_images(training)
     training = training[:MOST_TRAINING]
     model = model._replace(pipeline=model.pipeline._replace(mesh=None))
     stages, ratios = [], []
     for number, stage in enumerate(model.pipeline.stages):
-        check = _fit_stage(model, number, training, seed)
-        inspect = functools.partial(
-            detection.inspect, stage, check, model.params[number]
-        )
+        own = _fit_stage(model, number, training, arrived, seed)
+        inspect = functools.partial(detection.inspect, stage, own, model.params[number])
         of_sets = lambda results, inspect=inspect: jnp.stack(
             [inspect(results, mask).ratio for mask in arrived]
         )
         ratios.append(_of_images(of_sets, model, number, images, seed + 1))
-        stages.append(check)
-    order = order_of_threshold(count, rate)
+        stages.append(own)
+    order = order_of_threshold(count, RATE)
     thresholds = np.sort(np.max(ratios, axis=0), axis=1)[:, -order]
     exact = np.all([stage.exact for stage in stages], axis=0)
     # Where all results are exact, the unit of the statistic is what is rounding.
@@ -113,9 +102,8 @@ def calibrate(
     held = jnp.array(thresholds, jnp.float32)
     record = {
         "model": fingerprint(model),
-        "rate": rate,
+        "rate": RATE,
         "confidence": CONFIDENCE,
-        "expected_rate": order / (count + 1),
         "images": count,
         "training_images": len(training),
     }
@@ -193,76 +181,77 @@ def _of_images(
     return jax.tree.map(joined, *parts)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _observe(
-    stage: CodedStage,
-    params: PyTree,
-    directions: Directions,
-    results: Results,
-    arrived: jax.Array,
-) -> tuple[Observed, jax.Array]:
-    """Observes a batch of images; also returns bits of the values of all results,
-    uint32 `[3, B]`: of the least magnitude but 0, of the largest, and whether one is
-    below zero."""
-    features = results.features
+_observe = jax.jit(agreement.observe, static_argnums=0)
+
+
+def _limits(features: jax.Array) -> jax.Array:
+    """Returns bits of the values of all results, uint32 `[3, B]`: of the least
+    magnitude but 0, of the largest, and whether one is below zero."""
     bits = detection.value_bits(features)
     magnitude, axes = bits & 0x7FFFFFFF, (0, *range(2, features.ndim))
     least = jnp.where(magnitude == 0, jnp.uint32(0xFFFFFFFF), magnitude).min(axis=axes)
     negative = ((bits >> 31 == 1) & (magnitude > 0)).any(axis=axes)
-    limits = jnp.stack([least, magnitude.max(axis=axes), negative.astype(jnp.uint32)])
-    present = jnp.where(arrived.reshape(-1, *[1] * (features.ndim - 1)), features, 0)
-    results = results._replace(features=present)
-    return agreement.observe(stage, params, directions, results, arrived), limits
+    return jnp.stack([least, magnitude.max(axis=axes), negative.astype(jnp.uint32)])
 
 
-def _fit_stage(model: CodedModel, number: int, training: Any, seed: int) -> StageCheck:
-    """Fits everything of a stage but its thresholds, which are 1."""
-    n, params = model.pipeline.n, model.params[number]
-    stage = model.pipeline.stages[number]
+def _fit_stage(
+    model: CodedModel, number: int, training: Any, sets: np.ndarray, seed: int
+) -> StageCheck:
+    """Fits everything of a stage but its thresholds, which are 1.
+
+    Args:
+      model: the coded inference.
+      number: of the stage.
+      training: images.
+      sets: bool `[P, n]`, the results that are checked together; first all of them.
+      seed: of the losses in earlier stages.
+    """
+    stage, params = model.pipeline.stages[number], model.params[number]
+    of_images = lambda function, images: _of_images(
+        function, model, number, images, seed
+    )
     of_shares = lambda results: agreement.roots(shares_of(stage, results.features))
-    few = _of_images(of_shares, model, number, training[:FEWEST], seed)
-    bases = np.stack([*map(_directions, few)])
-    directions = Directions(few.mean(axis=1), bases)
+    few = of_images(of_shares, training[:FEWEST])
+    directions = Directions(few.mean(axis=1), np.stack([*map(_directions, few)]))
 
-    def observe(arrived: np.ndarray) -> tuple[Observed, np.ndarray]:
-        of_results = lambda results: _observe(
-            stage, params, directions, results, arrived
-        )
-        return _of_images(of_results, model, number, training, seed)
+    def observe(results: Results, arrived: np.ndarray) -> Observed:
+        features = results.features
+        there = arrived.reshape(-1, *[1] * (features.ndim - 1))
+        present = results._replace(features=jnp.where(there, features, 0))
+        return _observe(stage, params, directions, present, arrived)
 
-    intact, limits = observe(np.ones(n, bool))
-    bits = np.array([limits[0].min(), limits[1].max()])
-    magnitudes = bits.view(np.float32).astype(np.float64)
+    limits = lambda results: (observe(results, sets[0]), _limits(results.features))
+    intact, (least, most, negative) = of_images(limits, training)
+    magnitudes = np.array([least.min(), most.max()]).view(np.float32)
+    magnitudes = magnitudes.astype(np.float64)
     single = np.finfo(np.float32)
     limited = np.clip(magnitudes * MARGIN, single.tiny, single.max).astype(np.float32)
 
     # Random features whose inputs have a variance of about 1.
-    c, rng = intact.own.shape[2], np.random.default_rng(seed)
+    (count, n), c, rng = sets.shape, intact.own.shape[2], np.random.default_rng(seed)
     hidden = rng.normal(size=((n + 1) * c, HIDDEN))
     hidden *= GAIN / math.sqrt(c * (n + 1) * np.square(intact.own).mean())
     hidden = np.append(hidden, rng.uniform(-1, 1, (1, HIDDEN)), axis=0).astype("f")
 
-    patterns = checked_patterns(model.pipeline)
-    sets, places = len(patterns), np.full(2**n, -1, np.int32)
     fit = StageCheck(
         *directions,
         hidden=hidden,
-        weights=np.zeros((sets, n, sum(hidden.shape), c), np.float32),
-        whiteners=np.zeros((sets, n, c, c), np.float32),
+        weights=np.zeros((count, n, sum(hidden.shape), c), np.float32),
+        whiteners=np.zeros((count, n, c, c), np.float32),
         alone=np.stack([*map(_whitener, intact.own)]),
-        centers=np.zeros((sets, n, agreement.STATISTICS), np.float32),
-        scales=np.ones((sets, n, agreement.STATISTICS), np.float32),
-        exact=np.zeros((sets, n), bool),
-        roundings=np.ones((sets, n), np.float32),
-        thresholds=np.ones(sets, np.float32),
-        places=places,
+        centers=np.zeros((count, n, agreement.STATISTICS), np.float32),
+        scales=np.ones((count, n, agreement.STATISTICS), np.float32),
+        exact=np.zeros((count, n), bool),
+        roundings=np.ones((count, n), np.float32),
+        thresholds=np.ones(count, np.float32),
+        places=np.full(2**n, -1, np.int32),
         magnitudes=limited.view(np.uint32),
-        negative=limits[2].any(),
+        negative=negative.any(),
     )
-    for place, pattern in enumerate(patterns):
-        arrived = _arrived(pattern, n)
-        places[arrived @ 2 ** np.arange(n)] = place
-        seen, _ = observe(arrived) if pattern else (intact, limits)
+    fit.places[sets @ 2 ** np.arange(n)] = np.arange(count)
+    for place, arrived in enumerate(sets):
+        of_set = functools.partial(observe, arrived=arrived)
+        seen = of_images(of_set, training) if place else intact
         largest = seen.largest.max(axis=1)
         fit.exact[place] = exact = largest <= EXACT * magnitudes[1]
         roundings = np.maximum(4 * largest, ROUNDING * magnitudes[1])
@@ -279,10 +268,6 @@ def _fit_stage(model: CodedModel, number: int, training: Any, seed: int) -> Stag
             scales = SLACK * (np.quantile(values, TAIL, axis=1) - centers)
             fit.scales[place, i] = np.maximum(scales, 1e-6)
     return jax.tree.map(jnp.asarray, fit)
-
-
-def _arrived(pattern: Pattern, n: int) -> np.ndarray:
-    return erasures.available(pattern, n)[:, 0]
 
 
 def _directions(values: np.ndarray) -> np.ndarray:

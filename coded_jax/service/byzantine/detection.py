@@ -94,8 +94,7 @@ class Check:
       stages: for each coded stage.
       record: what `check.npz` says of itself, as JSON: `model`, a fingerprint; `rate`
         and `confidence`, the part of images with a false alarm at most, and how
-        surely; `expected_rate`; `images`, on which thresholds were calibrated, and
-        `training_images`.
+        surely; `images`, on which thresholds were calibrated, and `training_images`.
     """
 
     stages: tuple[StageCheck, ...]

@@ -50,7 +50,5 @@ def test_what_cannot_be_checked_is_refused():
     model, few, enough = model_of("mds"), images(FEWEST - 1, 0), images(FEWEST, 0)
     with refused("images"):
         calibrate(model, few, enough)
-    with refused("images"):  # for so low a rate
-        calibrate(model, enough, enough, rate=1e-4)
     with refused("code"):  # no parity
         checked_patterns(model_of("uncoded").pipeline)
