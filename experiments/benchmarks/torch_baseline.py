@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,167 +26,97 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from benchmarks.subjects import Subject
     from coded_jax.runs.config import Config
-    from coded_jax.types import SplitPlan
+    from coded_jax.types import AxisPlan, SplitPlan
 
 DILATIONS = (1, 1, 2, 4, 8, 1)
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 RESNET18 = (64, 128, 256, 512)
 MOBILENET = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
-CHUNK = 500  # images whose features are computed at once
 RATE, DECAY, STEPS = 1e-3, 1e-5, 1000  # of Adam: its rate falls along a cosine
+Scale = Callable[[int], int]
+"""Maps of a layer, of those that it has in the published network."""
 
 
-def device() -> torch.device:
-    """Returns the GPU, if there is one, or else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def synchronise() -> None:
-    """Waits for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class ConvNorm(nn.Module):
-    """Convolution, batch norm and perhaps ReLU; padded as TensorFlow's `SAME`."""
-
-    def __init__(
-        self,
-        maps: int,
-        out: int,
-        kernel: int = 3,
-        stride: int = 1,
-        relu: bool = True,
-        groups: int = 1,
-    ) -> None:
-        super().__init__()
-        self.uneven = stride == 2 and kernel == 3
-        padding = 0 if self.uneven else kernel // 2
-        self.conv = nn.Conv2d(
-            maps, out, kernel, stride, padding, groups=groups, bias=False
-        )
-        self.norm = nn.BatchNorm2d(out)
-        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+class Pad(nn.Module):
+    """Pads for 3x3 convolutions of stride 2 as TensorFlow's `SAME`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.uneven:  # the first row is padded only if the number of rows is odd
-            rows, columns = x.shape[2] % 2, x.shape[3] % 2
-            x = F.pad(x, (columns, 1, rows, 1))
-        return self.relu(self.norm(self.conv(x)))
+        # The first row is padded only if the number of rows is odd.
+        return F.pad(x, (x.shape[3] % 2, 1, x.shape[2] % 2, 1))
+
+
+def conv_norm(
+    maps: int, out: int, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """Returns convolution and batch norm; padded as TensorFlow's `SAME`."""
+    uneven = stride == 2 and kernel == 3
+    padding = 0 if uneven else kernel // 2
+    conv = nn.Conv2d(maps, out, kernel, stride, padding, groups=groups, bias=False)
+    return [*[Pad()] * uneven, conv, nn.BatchNorm2d(out)]
+
+
+def relu() -> nn.Module:
+    """Returns a ReLU that needs no memory of its own."""
+    return nn.ReLU(inplace=True)
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Layers beside a shortcut, and what follows their sum."""
 
-    def __init__(self, maps: int, out: int, stride: int) -> None:
+    def __init__(self, layers: nn.Module, shortcut: nn.Module, last: nn.Module) -> None:
         super().__init__()
-        self.first = ConvNorm(maps, out, stride=stride)
-        self.second = ConvNorm(out, out, relu=False)
-        same = stride == 1 and maps == out
-        self.shortcut = (
-            nn.Identity() if same else ConvNorm(maps, out, 1, stride, relu=False)
-        )
+        self.layers, self.shortcut, self.last = layers, shortcut, last
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.second(self.first(x))
-        y += self.shortcut(x)
-        return F.relu_(y)
+        return self.last(self.layers(x).add_(self.shortcut(x)))
 
 
-class InvertedResidual(nn.Module):
-    """Convolutions 1x1 to more maps, 3x3 in each of them, and 1x1 to few."""
-
-    def __init__(self, maps: int, out: int, expansion: int, stride: int) -> None:
-        super().__init__()
-        inner = expansion * maps
-        self.layers = nn.Sequential(
-            *([ConvNorm(maps, inner, 1)] if expansion > 1 else []),
-            ConvNorm(inner, inner, stride=stride, groups=inner),
-            ConvNorm(inner, out, 1, relu=False),
-        )
-        self.adds = stride == 1 and maps == out
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x)
-        return y.add_(x) if self.adds else y
-
-
-class PoolHead(nn.Module):
-    """Averages over positions, then a dense layer."""
-
-    def __init__(self, maps: int, classes: int) -> None:
-        super().__init__()
-        self.logits = nn.Linear(maps, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.logits(x.mean((2, 3)))
-
-
-class FlatHead(nn.Module):
-    """LeNet-5's three dense layers; the features are flat as they lie in memory."""
-
-    def __init__(self, features: int, classes: int) -> None:
-        super().__init__()
-        self.layers = dense(features, 120, 84, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.permute(0, 2, 3, 1).flatten(1))
-
-
-def scaled(maps: int, s: Subject) -> int:
-    """Returns the maps of a layer that has so many in the published network."""
-    return max(1, round(maps * s.config.base_width))
-
-
-def lenet5(s: Subject) -> tuple[list[nn.Module], nn.Module]:
-    """Returns four blocks, and the head."""
-    height, width, maps = s.dataset.image_shape
-    blocks: list[nn.Module] = []
-    for out in (scaled(6, s), scaled(16, s)):
-        blocks.append(nn.Conv2d(maps, out, 5))
-        blocks.append(nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2)))
+def lenet5(maps: int, scaled: Scale) -> Iterator[nn.Module]:
+    """Yields four blocks."""
+    for out in map(scaled, (6, 16)):
+        yield nn.Conv2d(maps, out, 5)
+        yield nn.Sequential(relu(), nn.MaxPool2d(2))
         maps = out
-    side = [((size - 4) // 2 - 4) // 2 for size in (height, width)]
-    return blocks, FlatHead(math.prod(side) * maps, s.dataset.classes)
 
 
-def vgg16(s: Subject) -> tuple[list[nn.Module], nn.Module]:
-    """Returns thirteen blocks, and the head."""
-    maps, blocks = s.dataset.image_shape[2], []
+def vgg16(maps: int, scaled: Scale) -> Iterator[nn.Module]:
+    """Yields thirteen blocks."""
     for group in VGG16:
-        for i, published in enumerate(group):
-            out = scaled(published, s)
-            layers: list[nn.Module] = [ConvNorm(maps, out)]
-            if i == len(group) - 1:
-                layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            blocks.append(nn.Sequential(*layers))
+        for i, out in enumerate(map(scaled, group), 1):
+            pool = [nn.MaxPool2d(2, ceil_mode=True)] * (i == len(group))
+            yield nn.Sequential(*conv_norm(maps, out), relu(), *pool)
             maps = out
-    return blocks, PoolHead(maps, s.dataset.classes)
 
 
-def resnet18(s: Subject) -> tuple[list[nn.Module], nn.Module]:
-    """Returns nine blocks, and the head."""
-    maps = scaled(RESNET18[0], s)
-    blocks: list[nn.Module] = [ConvNorm(s.dataset.image_shape[2], maps)]
-    for group, published in enumerate(RESNET18):
-        out = scaled(published, s)
-        for i in range(2):
-            blocks.append(Residual(maps, out, 2 if group and not i else 1))
+def resnet18(maps: int, scaled: Scale) -> Iterator[nn.Module]:
+    """Yields nine blocks; all but the first have two 3x3 convolutions."""
+    yield nn.Sequential(*conv_norm(maps, scaled(RESNET18[0])), relu())
+    maps = scaled(RESNET18[0])
+    for group, out in enumerate(map(scaled, RESNET18)):
+        for stride in (2 if group else 1, 1):
+            first = conv_norm(maps, out, stride=stride)
+            layers = nn.Sequential(*first, relu(), *conv_norm(out, out))
+            same = stride == 1 and maps == out
+            other = [] if same else conv_norm(maps, out, 1, stride)
+            yield Residual(layers, nn.Sequential(*other), relu())
             maps = out
-    return blocks, PoolHead(maps, s.dataset.classes)
 
 
-def mobilenet(s: Subject) -> tuple[list[nn.Module], nn.Module]:
-    """Returns fourteen blocks, and the head."""
-    maps = scaled(32, s)
-    blocks: list[nn.Module] = [ConvNorm(s.dataset.image_shape[2], maps)]
+def mobilenet(maps: int, scaled: Scale) -> Iterator[nn.Module]:
+    """Yields fourteen blocks; all but the first have convolutions 1x1 to more maps, 3x3
+    in each of them, and 1x1 to few."""
+    yield nn.Sequential(*conv_norm(maps, scaled(32)), relu())
+    maps = scaled(32)
     for expansion, published, repeats, stride in MOBILENET:
-        out = scaled(published, s)
-        for i in range(repeats):
-            one = 1 if i else stride
-            blocks.append(InvertedResidual(maps, out, expansion, one))
+        out = scaled(published)
+        for one in (stride, *[1] * (repeats - 1)):
+            inner = expansion * maps
+            more = [*conv_norm(maps, inner, 1), relu()] if expansion > 1 else []
+            each = [*conv_norm(inner, inner, stride=one, groups=inner), relu()]
+            layers = nn.Sequential(*more, *each, *conv_norm(inner, out, 1))
+            adds = one == 1 and maps == out
+            yield Residual(layers, nn.Identity(), nn.Identity()) if adds else layers
             maps = out
-    return blocks, PoolHead(maps, s.dataset.classes)
 
 
 NETWORKS = {f.__name__: f for f in (lenet5, vgg16, resnet18, mobilenet)}
@@ -197,17 +127,28 @@ class TorchNetwork(nn.Module):
 
     def __init__(self, s: Subject) -> None:
         super().__init__()
-        blocks, self.head = NETWORKS[s.config.base_model](s)
-        self.blocks = nn.Sequential(*blocks)
+        model, classes = s.config.base_model, s.dataset.classes
+        scaled = lambda maps: max(1, round(maps * s.config.base_width))
+        channels = s.dataset.image_shape[2]
+        self.blocks = nn.Sequential(*NETWORKS[model](channels, scaled))
+        self.flat = model == "lenet5"
         self.register_buffer("mean", 255 * torch.tensor(s.dataset.mean))
         self.register_buffer("scale", 1 / (255 * torch.tensor(s.dataset.std)))
+        image = torch.zeros(1, *s.dataset.image_shape)
+        features = self.vectors(self.blocks(self.pixels(image))).shape[1]
+        self.head = dense(features, *(120, 84) * self.flat, classes)
 
     def pixels(self, images: Tensor) -> Tensor:
         """Normalises uint8 `[B, H, W, C]` to float32 `[B, C, H, W]`, channels last."""
         return torch.sub(images, self.mean).mul_(self.scale).permute(0, 3, 1, 2)
 
+    def vectors(self, x: Tensor) -> Tensor:
+        """Returns what the head is given: features as they lie in memory, or their
+        averages over positions."""
+        return x.permute(0, 2, 3, 1).flatten(1) if self.flat else x.mean((2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.blocks(self.pixels(images)))
+        return self.head(self.vectors(self.blocks(self.pixels(images))))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self(images), labels)
@@ -217,7 +158,7 @@ def dense(*sizes: int) -> nn.Sequential:
     """Returns dense layers with ReLU between."""
     layers: list[nn.Module] = []
     for fewer, more in itertools.pairwise(sizes):
-        layers += [nn.Linear(fewer, more), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(fewer, more), relu()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -225,8 +166,7 @@ def stack(maps: int, width: int, out: int) -> nn.Sequential:
     """Returns dilated 3x3 convolutions with ReLU between, then a 1x1 convolution."""
     layers: list[nn.Module] = []
     for d in DILATIONS:
-        layers.append(nn.Conv2d(maps, width, 3, padding=d, dilation=d))
-        layers.append(nn.ReLU(inplace=True))
+        layers += [nn.Conv2d(maps, width, 3, padding=d, dilation=d), relu()]
         maps = width
     return nn.Sequential(*layers, nn.Conv2d(maps, out, 1))
 
@@ -278,10 +218,9 @@ class Code(nn.Module):
         estimate = self.estimate(results, available.float())
         filled = torch.where(arrived[:, :k], results[:, :k], estimate)
         x = torch.cat([filled, results[:, k:]], 1)
-        batch, _, m, m2, depth = x.shape
         if self.convolves:
             x = x.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
-            x = self.decoder(x).permute(0, 2, 3, 1).view(batch, m, m2, k, depth)
+            x = self.decoder(x).permute(0, 2, 3, 1).unflatten(3, (k, -1))
             x = x.permute(0, 3, 1, 2, 4)
         else:
             x = self.decoder(x.flatten(1)).view(filled.shape)
@@ -304,50 +243,22 @@ class Coded(nn.Module):
     def __init__(self, s: Subject) -> None:
         super().__init__()
         self.k, self.r = s.config.k, s.config.r
-        self.plans = [stage.plan for stage in s.pipeline.stages]
+        stages = s.pipeline.stages
+        self.plans = [stage.plan for stage in stages]
         self.network = TorchNetwork(s).requires_grad_(False)
         self.codes = nn.ModuleList(Code(s.config, plan) for plan in self.plans)
-        first = [stage.blocks[0] - 1 for stage in s.pipeline.stages]
-        last = [0, *(stage.blocks[1] for stage in s.pipeline.stages)]
-        blocks = self.network.blocks
-        self.before = [blocks[a:b] for a, b in zip(last, first, strict=False)]
-        self.coded = [blocks[a:b] for a, b in zip(first, last[1:], strict=True)]
-        self.after = blocks[last[-1] :]
+        blocks, end = self.network.blocks, 0
+        self.before, self.coded = [], []
+        for first, last in (stage.blocks for stage in stages):
+            self.before.append(blocks[end : first - 1])
+            self.coded.append(blocks[first - 1 : last])
+            end = last
+        self.after = blocks[end:]
 
     def train(self, mode: bool = True) -> Coded:
         super().train(mode)
         self.network.eval()
         return self
-
-    def split(self, plan: SplitPlan, x: Tensor) -> Tensor:
-        """Splits `[B, C, H, W]` into pieces `[B, k, h, w, C]`."""
-        x, (h, w, _) = x.permute(0, 2, 3, 1), plan.piece_shape
-        corners = itertools.product(plan.rows.starts, plan.columns.starts)
-        return torch.stack([x[:, i : i + h, j : j + w] for i, j in corners], 1)
-
-    def devices(self, s: int, queries: Tensor) -> Tensor:
-        """Runs a stage's blocks on `[B, m, h, w, C]`; `[B, m, M, M', D]`, uncut."""
-        x = self.coded[s](queries.flatten(0, 1).permute(0, 3, 1, 2))
-        return x.permute(0, 2, 3, 1).unflatten(0, queries.shape[:2])
-
-    def cut(self, plan: SplitPlan, outputs: Tensor) -> list[Tensor]:
-        """Cuts the shares out of the last outputs of all n; each `[B, M, M', D]`."""
-        cuts = [*itertools.product(plan.rows.cuts, plan.columns.cuts)]
-        m, m2, _ = plan.share_shape
-        cuts = (cuts + [cuts[plan.interior]] * self.r)[-outputs.shape[1] :]
-        return [outputs[:, i, a : a + m, b : b + m2] for i, (a, b) in enumerate(cuts)]
-
-    def merge(self, plan: SplitPlan, shares: Sequence[Tensor]) -> Tensor:
-        """Merges shares `[B, M, M', D]` into `[B, D, M*, M'*]`."""
-        rows, columns = plan.grid
-        surplus = [x.parts * x.share - x.out for x in (plan.rows, plan.columns)]
-        strips = []
-        for i in range(rows):
-            strip = list(shares[i * columns : (i + 1) * columns])
-            strip[-1] = strip[-1][:, :, surplus[1] :]
-            strips.append(torch.cat(strip, 2) if columns > 1 else strip[0])
-        strips[-1] = strips[-1][:, surplus[0] :]
-        return (torch.cat(strips, 1) if rows > 1 else strips[0]).permute(0, 3, 1, 2)
 
     def targets(self, images: Tensor) -> list[Tensor]:
         """Computes the exact output of every coded stage, `[B, M*, M'*, D]`."""
@@ -356,6 +267,32 @@ class Coded(nn.Module):
             x = coded(before(x))
             outputs.append(x.permute(0, 2, 3, 1))
         return outputs
+
+    def stage(
+        self, s: int, x: Tensor, available: Tensor | None, target: Tensor | None = None
+    ) -> Tensor:
+        """Runs a stage and the blocks before it: `[B, C, H, W]` to `[B, D, M*, M'*]`.
+
+        Args:
+          s: the stage.
+          x: what the stage before it has decoded.
+          available: bool `[B or 1, n]`; None where no data result is lost.
+          target: the stage's exact output, of which data results are parts; None where
+            devices compute them.
+        """
+        plan, code = self.plans[s], self.codes[s]
+        pieces = split(plan, self.before[s](x))
+        queries, results = code.encode(pieces), []
+        if target is None:
+            queries = torch.cat([pieces, queries], 1)
+        else:
+            results = parts(plan, target)
+        outputs = self.coded[s](queries.flatten(0, 1).permute(0, 3, 1, 2))
+        outputs = outputs.permute(0, 2, 3, 1).unflatten(0, queries.shape[:2])
+        results += cut(plan, outputs, self.r)
+        if available is not None:
+            results = code.decode(torch.stack(results, 1), available).unbind(1)
+        return merge(plan, results[: self.k])
 
     def loss(
         self, images: Tensor, available: Tensor, targets: Sequence[Tensor]
@@ -366,18 +303,8 @@ class Coded(nn.Module):
         data results of the first stage are parts of the exact output.
         """
         x, errors = self.network.pixels(images), []
-        for s, (plan, target) in enumerate(zip(self.plans, targets, strict=True)):
-            pieces = self.split(plan, self.before[s](x))
-            parity = self.codes[s].encode(pieces)
-            if s:
-                queries = torch.cat([pieces, parity], 1)
-                results = self.cut(plan, self.devices(s, queries))
-            else:
-                m, m2, _ = plan.share_shape
-                results = [target[:, i : i + m, j : j + m2] for i, j in places(plan)]
-                results += self.cut(plan, self.devices(s, parity))
-            shares = self.codes[s].decode(torch.stack(results, 1), available)
-            x = self.merge(plan, shares.unbind(1))
+        for s, target in enumerate(targets):
+            x = self.stage(s, x, available, None if s else target)
             error = F.mse_loss(x, target.permute(0, 3, 1, 2))
             if len(self.plans) > 1:
                 error = error / target.square().mean()
@@ -387,58 +314,86 @@ class Coded(nn.Module):
     def infer(self, images: Tensor, available: Tensor) -> Tensor:
         """Returns logits `[B, classes]`; like ours, decodes only what is missing."""
         complete = bool(available[:, : self.k].all())
-        return self.logits(images, available, complete)
+        return self.logits(images, None if complete else available)
 
-    def logits(self, images: Tensor, available: Tensor, complete: bool) -> Tensor:
-        """Returns logits; `complete` says that all data pieces' results arrived."""
+    def logits(self, images: Tensor, available: Tensor | None) -> Tensor:
+        """Returns logits; None where all data pieces' results arrived."""
         x = self.network.pixels(images)
-        for s, plan in enumerate(self.plans):
-            pieces = self.split(plan, self.before[s](x))
-            queries = torch.cat([pieces, self.codes[s].encode(pieces)], 1)
-            shares: Sequence[Tensor] = self.cut(plan, self.devices(s, queries))
-            if not complete:
-                decoded = self.codes[s].decode(torch.stack(shares, 1), available)
-                shares = decoded.unbind(1)
-            x = self.merge(plan, shares[: self.k])
-        return self.network.head(self.after(x))
+        for s in range(len(self.plans)):
+            x = self.stage(s, x, available)
+        return self.network.head(self.network.vectors(self.after(x)))
 
 
-def places(plan: SplitPlan) -> Iterable[tuple[int, int]]:
-    """Returns first row and column of each share in the whole features."""
-    axes = [
-        [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
-        for axis in (plan.rows, plan.columns)
+def split(plan: SplitPlan, x: Tensor) -> Tensor:
+    """Splits `[B, C, H, W]` into pieces `[B, k, h, w, C]`."""
+    x, (h, w, _) = x.permute(0, 2, 3, 1), plan.piece_shape
+    corners = itertools.product(plan.rows.starts, plan.columns.starts)
+    return torch.stack([x[:, i : i + h, j : j + w] for i, j in corners], 1)
+
+
+def cut(plan: SplitPlan, outputs: Tensor, r: int) -> list[Tensor]:
+    """Cuts shares `[B, M, M', D]` out of the outputs of the last of all n devices."""
+    cuts = [*itertools.product(plan.rows.cuts, plan.columns.cuts)]
+    m, m2, _ = plan.share_shape
+    cuts = (cuts + [cuts[plan.interior]] * r)[-outputs.shape[1] :]
+    return [outputs[:, i, a : a + m, b : b + m2] for i, (a, b) in enumerate(cuts)]
+
+
+def parts(plan: SplitPlan, features: Tensor) -> list[Tensor]:
+    """Returns shares `[B, M, M', D]` of whole features, those of the data pieces."""
+    (rows, columns), (m, m2, _) = plan.grid, plan.share_shape
+    last_row, last_column = plan.rows.out - m, plan.columns.out - m2
+    tops = [min(i * m, last_row) for i in range(rows)]
+    lefts = [min(j * m2, last_column) for j in range(columns)]
+    return [features[:, i : i + m, j : j + m2] for i in tops for j in lefts]
+
+
+def join(shares: Sequence[Tensor], axis: AxisPlan, dim: int) -> Tensor:
+    """Joins shares along an axis, of which the last begins in the one before it."""
+    surplus = axis.parts * axis.share - axis.out
+    *others, last = shares
+    last = last.narrow(dim, surplus, axis.share - surplus)
+    return torch.cat([*others, last], dim) if others else last
+
+
+def merge(plan: SplitPlan, shares: Sequence[Tensor]) -> Tensor:
+    """Merges shares `[B, M, M', D]` into `[B, D, M*, M'*]`."""
+    rows, columns = plan.grid
+    strips = [
+        join(shares[i * columns : (i + 1) * columns], plan.columns, 2)
+        for i in range(rows)
     ]
-    return itertools.product(*axes)
+    return join(strips, plan.rows, 1).permute(0, 3, 1, 2)
 
 
-def patterns(k: int, r: int, where: torch.device) -> tuple[Tensor, Tensor]:
+def patterns(k: int, r: int) -> tuple[list[list[bool]], list[float]]:
     """Returns the masks of all patterns that lose a data piece, and their weights.
 
     As the project draws them: the number of lost results uniform in `1..r`, then the
-    pattern. Bool `[P, n]` and float `[P]`.
+    pattern.
     """
-    by_lost = [
-        [p for p in itertools.combinations(range(k + r), lost) if p[0] < k]
-        for lost in range(1, r + 1)
-    ]
-    masks = [[i not in p for i in range(k + r)] for counted in by_lost for p in counted]
-    weights = [1 / len(counted) for counted in by_lost for _ in counted]
-    return torch.tensor(masks, device=where), torch.tensor(weights, device=where)
+    masks, weights = [], []
+    for lost in range(1, r + 1):
+        losses = [p for p in itertools.combinations(range(k + r), lost) if p[0] < k]
+        masks += [[i not in p for i in range(k + r)] for p in losses]
+        weights += [1 / len(losses)] * len(losses)
+    return masks, weights
 
 
 def trainer(
-    params: list[nn.Parameter], images: Tensor, batch: int, loss: Callable
+    module: nn.Module, images: Tensor, batch: int, loss: Callable[[Tensor], Tensor]
 ) -> Callable[[], None]:
-    """Returns a function that trains parameters by one step, by Adam with L2.
+    """Returns a function that trains a module by one step, by Adam with L2.
 
     Args:
-      params: on their device.
+      module: on its device.
       images: uint8 `[N, H, W, C]`, resident there, whose rows a permutation orders.
       batch: B.
       loss: of rows, int64 `[B]`.
     """
-    adam = torch.optim.Adam(params, lr=RATE, weight_decay=DECAY, fused=True)
+    adam = torch.optim.Adam(
+        module.parameters(), lr=RATE, weight_decay=DECAY, fused=True
+    )
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, STEPS)
     order = torch.randperm(len(images), device=images.device)
     batches = itertools.cycle(range(0, len(images) - batch + 1, batch))
@@ -451,42 +406,3 @@ def trainer(
         cosine.step()
 
     return train
-
-
-def base_trainer(
-    model: Coded, images: Tensor, labels: Tensor, batch: int
-) -> Callable[[], None]:
-    """Returns a function that trains the base model, no longer frozen, by one step."""
-    network = model.network.requires_grad_().train()
-    loss = lambda rows: network.loss(images[rows], labels[rows])
-    return trainer([*network.parameters()], images, batch, loss)
-
-
-def code_trainer(model: Coded, images: Tensor, batch: int) -> Callable[[], None]:
-    """Returns a function that trains the codes by one step."""
-    model.train()
-    masks, weights = patterns(model.k, model.r, images.device)
-    kept = [
-        torch.empty(
-            *(len(images), plan.rows.out, plan.columns.out, plan.feature_channels),
-            device=images.device,
-        )
-        for plan in model.plans
-    ]
-    with torch.no_grad():
-        for start in range(0, len(images), CHUNK):
-            few = slice(start, start + CHUNK)
-            for features, own in zip(kept, model.targets(images[few]), strict=True):
-                features[few] = own
-
-    def loss(rows: Tensor) -> Tensor:
-        available = masks[torch.multinomial(weights, batch, replacement=True)]
-        return model.loss(images[rows], available, [x[rows] for x in kept])
-
-    return trainer([*model.codes.parameters()], images, batch, loss)
-
-
-def make_model(s: Subject) -> Coded:
-    """Returns a model with random parameters, on its device, channels last."""
-    model = Coded(s).to(device(), memory_format=torch.channels_last)
-    return model.train()

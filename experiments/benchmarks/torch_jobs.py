@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,21 +17,18 @@ from torch import Tensor, nn
 
 from benchmarks.subjects import Prepared, Subject
 from benchmarks.tables import BASE, CODE, NOTHING_LOST, ONE_LOST
-from benchmarks.torch_baseline import (
-    Coded,
-    base_trainer,
-    code_trainer,
-    device,
-    make_model,
-    synchronise,
-)
+from benchmarks.torch_baseline import Coded, patterns, trainer
 from coded_jax.checks import first_line
 from coded_jax.types import PyTree
 
+CHUNK = 500  # images whose features are computed at once
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+resident = functools.partial(torch.as_tensor, device=DEVICE)
+
 
 def model_of(s: Subject) -> Coded:
-    """Returns a model on its device that computes what the subject does."""
-    model = make_model(s)
+    """Returns a model, channels last, that computes what the subject does."""
+    model = Coded(s).to(DEVICE, memory_format=torch.channels_last).train()
     frozen, params = jax.tree.map(np.asarray, (s.frozen, s.params))
     if "f_conv" in frozen:
         blocks = [frozen["f_conv"]]
@@ -59,46 +57,49 @@ def load(module: nn.Module, variables: Iterable[PyTree]) -> None:
             for (*path, name), leaf in traverse_util.flatten_dict(collection).items():
                 layers[tuple(path)][name] = leaf
         trees += [layers[path] for path in sorted(layers)]
-    kinds = (nn.Conv2d, nn.Linear), nn.BatchNorm2d
-    for kind, name in zip(kinds, ("kernel", "scale"), strict=True):
+    names = {"scale": "weight", "mean": "running_mean", "var": "running_var"}
+    kinds = {"kernel": (nn.Conv2d, nn.Linear), "scale": nn.BatchNorm2d}
+    for own, kind in kinds.items():
         layers = [layer for layer in module.modules() if isinstance(layer, kind)]
-        own = [tree for tree in trees if name in tree]
-        for layer, tree in zip(layers, own, strict=True):
-            weight = tree[name]
-            if weight.ndim > 1:
-                weight = weight.transpose((3, 2, 0, 1) if weight.ndim == 4 else (1, 0))
-            values = {"weight": weight}
-            names = (("bias", "bias"), ("mean", "running_mean"), ("var", "running_var"))
-            values |= {theirs: tree[ours] for ours, theirs in names if ours in tree}
-            for theirs, value in values.items():
-                getattr(layer, theirs).data.copy_(torch.tensor(value))
+        of_kind = [tree for tree in trees if own in tree]
+        for layer, tree in zip(layers, of_kind, strict=True):
+            for name, value in tree.items():
+                if name == "kernel":  # HWIO, or input by output
+                    name, value = "weight", np.moveaxis(value, (-1, -2), (0, 1))
+                theirs = getattr(layer, names.get(name, name))
+                theirs.data.copy_(torch.tensor(value))
 
 
 def base(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
-    """Prepares training steps of the base model.
+    """Prepares training steps of the base model, no longer frozen.
 
     Raises:
       RuntimeError: torch.compile does not work here.
     """
-    model, split = model_of(s), s.dataset.train
+    network = model_of(s).network.requires_grad_().train()
     if compile:
-        _compile(model.network, "loss")
-    labels = torch.from_numpy(split.labels).long().to(device())
-    step = base_trainer(
-        model, torch.from_numpy(split.images).to(device()), labels, batch
-    )
-    return {BASE: _prepared(step, compile)}
+        _compile(network, "loss")
+    images = resident(s.dataset.train.images)
+    labels = resident(s.dataset.train.labels).long()
+    loss = lambda rows: network.loss(images[rows], labels[rows])
+    return {BASE: _prepared(trainer(network, images, batch, loss), compile)}
 
 
 def code(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
     """Prepares training steps of the code; see `base`."""
-    model = model_of(s)
+    model, images = model_of(s), resident(s.dataset.train.images)
     if compile:
         _compile(model, "loss")
-    step = code_trainer(
-        model, torch.from_numpy(s.dataset.train.images).to(device()), batch
-    )
-    return {CODE: _prepared(step, compile)}
+    with torch.no_grad():
+        chunks = [model.targets(few) for few in images.split(CHUNK)]
+    targets = [torch.cat(of_stage) for of_stage in zip(*chunks, strict=True)]
+    masks, weights = map(resident, map(torch.tensor, patterns(model.k, model.r)))
+
+    def loss(rows: Tensor) -> Tensor:
+        available = masks[torch.multinomial(weights, batch, replacement=True)]
+        return model.loss(images[rows], available, [x[rows] for x in targets])
+
+    return {CODE: _prepared(trainer(model.codes, images, batch, loss), compile)}
 
 
 def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepared]:
@@ -106,15 +107,15 @@ def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepar
     model = model_of(s).eval()
     if compile:
         _compile(model, "logits")
-    images = torch.from_numpy(s.dataset.train.images[:batch]).to(device())
+    images = resident(s.dataset.train.images[:batch])
     jobs = {}
     for name, lost in ((NOTHING_LOST, -1), (ONE_LOST, 0)):
-        available = torch.arange(s.pipeline.n, device=device())[None] != lost
+        available = resident(torch.arange(s.pipeline.n))[None] != lost
 
         def call(available: Tensor = available) -> None:
             with torch.inference_mode():
                 model.infer(images, available)
-            synchronise()
+            _synchronise()
 
         jobs[name] = _prepared(call, compile)
     return jobs
@@ -122,15 +123,20 @@ def inference(s: Subject, batch: int, compile: bool = False) -> dict[str, Prepar
 
 def set_up() -> dict[str, Any]:
     """Makes the two frameworks comparable, and returns PyTorch's settings."""
-    if torch.cuda.is_available():
+    if DEVICE == "cuda":
         torch.set_float32_matmul_precision("high")  # as JAX's default there
     return {
         "version": torch.__version__,
-        "device": str(device()),
+        "device": DEVICE,
         "threads": torch.get_num_threads(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "onednn": torch.backends.mkldnn.is_available(),
     }
+
+
+def _synchronise() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 def _compile(module: nn.Module, name: str) -> None:
@@ -149,7 +155,7 @@ def _prepared(step: Callable[[], Any], compile: bool) -> Prepared:
     def job(calls: int) -> None:
         for _ in range(calls):
             step()
-        synchronise()
+        _synchronise()
 
     if not compile:
         return Prepared(job)

@@ -26,7 +26,7 @@ from coded_jax.runs.reading import (
     read_cost,
 )
 from tables import stored, targets
-from tables.stored import Content, Long, Section
+from tables.stored import Content, Section
 
 TAILS = {"tuned": "tuned tail", "intact": "tail tuned on exact features"}
 WHOLE = "no code: the whole image on each of {} devices, hedged or at once"
@@ -336,7 +336,7 @@ def section() -> Section:
     return stored.section(
         table.make(SHORT, shown),
         "Points below the base; work over that of the whole network.",
-        files={"deep.csv": Long(everything, "code or other way")},
+        files={"deep.csv": (everything, "code or other way")},
         contents=contents.values(),
     )
 

@@ -22,7 +22,7 @@ from coded_jax.report.formatting import (
 from coded_jax.runs.reading import code_name, patterns_of
 from tables import points, stored, targets
 from tables.points import Point
-from tables.stored import Content, Long, Section
+from tables.stored import Content, Section
 from tables.targets import NONE
 
 FAILURES = [0.01, 0.05, 0.2]
@@ -291,9 +291,10 @@ def section(
         table.make(SHORT, [row for row in present if chooses(row.point)]),
         f"{heading(present[0].run)}.",
         files={
-            f"{name}.csv": Long(codes, "code"),
-            f"{name}_confidence.csv": Long(
-                confidences, "learned code and number of losses"
+            f"{name}.csv": (codes, "code"),
+            f"{name}_confidence.csv": (
+                confidences,
+                "learned code and number of losses",
             ),
         },
         contents=[row.run for row in present],

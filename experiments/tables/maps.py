@@ -20,7 +20,7 @@ from coded_jax.report.formatting import size_text
 from coded_jax.report.table import Columns, Table
 from coded_jax.service.studies import map_check
 from tables import stored
-from tables.stored import Content, Long, Section, section
+from tables.stored import Content, Section, section
 
 if TYPE_CHECKING:
     from matplotlib.patches import Rectangle
@@ -305,7 +305,7 @@ def map_section() -> Section:
         shown,
         "Points of a map in % by who is first at p99 (median lead in %).",
         stored.origin_text(contents.values()).replace("Measured", "Simulated", 1),
-        files={"map.csv": Long(every, "map and quantile")},
+        files={"map.csv": (every, "map and quantile")},
     )
 
 
@@ -455,7 +455,7 @@ def check_section() -> Section:
         f"{stored.origin_text([content])} {content['settings']['requests']} requests "
         f"of each strategy at each point, {1e3 * message:.2f} ms a message: "
         f"`{content['command']}`",
-        files={"map_check.csv": Long(table.make(every, found), "point and quantile")},
+        files={"map_check.csv": (table.make(every, found), "point and quantile")},
     )
 
 

@@ -3,12 +3,11 @@ and the comments of flagfiles that say what their runs have given."""
 
 from __future__ import annotations
 
-import functools
 import io
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import tables as benchmark_tables
@@ -21,28 +20,16 @@ from coded_jax.report.formatting import measure_text, percent
 from coded_jax.runs.config import BaseConfig, EvaluationConfig
 from coded_jax.service.config import ServeConfig, WebConfig
 from coded_jax.training.config import TrainConfig
-from tables import (
-    deep,
-    frontier,
-    latency,
-    maps,
-    programs,
-    runs,
-    searches,
-    service,
-    stored,
-)
+from tables import deep, frontier, latency, maps, programs, searches, service, stored
+from tables import runs as run_sections
 from tables.stored import Content, Section
 
-FAMILIES = (deep, frontier, latency, maps, programs, runs, searches, service)
+FAMILIES = (deep, frontier, latency, maps, programs, run_sections, searches, service)
 SETTINGS = {
-    "settings_base": BaseConfig,
-    "settings_code": CodeConfig,
-    "settings_training": TrainConfig,
-    "settings_evaluation": EvaluationConfig,
-    "settings_serve": ServeConfig,
-    "settings_web": WebConfig,
+    **{"base": BaseConfig, "code": CodeConfig, "training": TrainConfig},
+    **{"evaluation": EvaluationConfig, "serve": ServeConfig, "web": WebConfig},
 }
+"""Records of settings, by the ends of their sections' names."""
 ROOT = Path(__file__).parents[2]
 HEADING = "# Expect (of stored results, written by experiments/renew.py):"
 BEGIN = "#   "
@@ -64,34 +51,37 @@ def quickstart_section() -> Section:
     return Section("```text\n{}\n```".format(text.strip("\n")))
 
 
-def speed_section(make: Callable[[list], str]) -> Section:
+def speed_section(make: Callable[[Sequence[Content]], str]) -> Section:
     """Returns the speed beside PyTorch's, on all machines that were measured."""
     return Section(make([*stored.read("speed").values()]))
 
 
 SETTING_COLUMNS: table.Columns = {
     "Setting": lambda declared: f"`{declared.name}`",
-    "Default": lambda declared: _shown(declared.shown_default),
+    "Default": lambda declared: default_text(declared.shown_default),
     "Accepted": lambda declared: declared.accepted_text.rstrip(",").replace("'", "`"),
     "Meaning": lambda declared: declared.help,
 }
 
 
-def _shown(default: str | None) -> str:
+def default_text(default: str | None) -> str:
+    """Returns a default as code, or `none` or `empty`."""
     return "none" if default is None else f"`{default}`" if default else "empty"
 
 
 def settings_section(record: type) -> Section:
     """Returns the settings that a record declares."""
-    made = table.make(SETTING_COLUMNS, settings.settings(record))
-    return Section(table.to_markdown(made))
+    return stored.section(table.make(SETTING_COLUMNS, settings.settings(record)))
 
 
 SECTIONS: dict[str, Callable[[], Section]] = {
     "quickstart": quickstart_section,
-    "benchmark": functools.partial(speed_section, benchmark_tables.summary),
-    "speed": functools.partial(speed_section, benchmark_tables.section),
-    **{name: functools.partial(settings_section, x) for name, x in SETTINGS.items()},
+    "benchmark": lambda: speed_section(benchmark_tables.summary),
+    "speed": lambda: speed_section(benchmark_tables.section),
+    **{
+        f"settings_{name}": lambda record=record: settings_section(record)
+        for name, record in SETTINGS.items()
+    },
     **{name: make for family in FAMILIES for name, make in family.SECTIONS.items()},
 }
 
@@ -105,11 +95,8 @@ def pages(root: Path = ROOT) -> list[Path]:
 def renewed(
     page: Path, made: Mapping[str, Callable[[], Section]] = SECTIONS
 ) -> dict[Path, str]:
-    """Returns a page with its sections made anew and the files beside it, by path.
-
-    Args:
-      page: the Markdown file.
-      made: what makes each section.
+    """Returns a Markdown page with its sections made anew, and the files beside it, by
+    path.
 
     Raises:
       ValueError: a section is unknown, or its end is missing.
@@ -167,14 +154,11 @@ def expected(flagfile: str, runs: dict[str, Content]) -> list[str]:
             for l, row in run["summary"].items()
             if 0 < int(l) <= run["split"]["r"]
         ]
-        hardware = stored.hardware_of(run)
-        processor = hardware.get("processor")
-        cores = stored.cores_text(hardware["cores"])
+        hardware, (_, _, date) = stored.hardware_of(run), stored.origin_of(run)
+        machine = f"{hardware['cores']} {hardware.get('processor', '')}".rstrip()
         made += wrapper.wrap(
             f"{name}: base {percent(run['base']['test_accuracy'])} %, "
             f"{', '.join(by_lost)}; {stored.times_text(run)}, "
-            f"{stored.seconds_of(run):.0f} s in all on "
-            f"{' '.join(filter(None, [cores, processor]))}, "
-            f"{stored.origin_of(run).date}"
+            f"{run['timing']['seconds']['total']:.0f} s in all on {machine}, {date}"
         )
     return made

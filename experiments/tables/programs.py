@@ -15,7 +15,7 @@ from coded_jax.report import table
 from coded_jax.report.formatting import number_text, size_text
 from coded_jax.report.table import Columns
 from tables import stored
-from tables.stored import Content, Long, Section, section
+from tables.stored import Content, Section, section
 from tables.targets import NONE
 
 SHOWN = ("v5e:1x1", "v5e:2x4", "h100:8")  # machines of the page's first table
@@ -52,27 +52,23 @@ def programs_of(*contents: Content) -> list[Program]:
     ]
 
 
-def largest(content: Content, kind: str) -> Program:
+def largest(content: Content, kind: str = "coded") -> Program:
     """Returns the inference of the largest batch, `coded` or `uncoded`."""
-    kind = f"{kind} inference"
-    programs = [x for x in programs_of(content) if x.outcome.name.startswith(kind)]
-    return max(programs, key=lambda x: x.outcome.images)
+    of_kind = lambda x: x.outcome.name.startswith(f"{kind} inference")
+    return max(filter(of_kind, programs_of(content)), key=lambda x: x.outcome.images)
 
 
-def subject_of(program: Program) -> str:
-    """Returns network, code and precision of a program."""
-    config = program.content["config"]
-    return (
-        f"{config['base_model']}, k={config['k']} r={config['r']}, "
-        f"{config['encoder']} / {config['decoder']}, {config['precision']}"
-    )
+SUBJECT = "{base_model}, k={k} r={r}, {encoder} / {decoder}, {precision}"
+subject_of = lambda program: SUBJECT.format(**program.content["config"])
 
 
 def compilers_text(program: Program) -> str:
     """Returns the versions of JAX and of the compilers."""
-    versions = program.content["versions"]
-    names = [x for x in versions if x == "libtpu" or x.startswith("jax-cuda")]
-    return ", ".join(f"{name} {versions[name]}" for name in ["jax", *names])
+    return ", ".join(
+        f"{name} {version}"
+        for name, version in program.content["versions"].items()
+        if name in ("jax", "libtpu") or name.startswith("jax-cuda")
+    )
 
 
 def per_image(program: Program, figure: str, unit: float) -> str:
@@ -86,11 +82,7 @@ def least_time(program: Program) -> str:
     return number_text(1e6 * program.least.seconds / program.outcome.images)
 
 
-def limit(program: Program) -> str:
-    """Returns what bounds the time of a program."""
-    return LIMITS[program.least.name]
-
-
+limit = lambda program: LIMITS[program.least.name]
 MACHINE: Columns = {"machine": lambda x: x.content["target"], "experiment": subject_of}
 ORIGINS = stored.origins(lambda x: x.content)
 ORIGIN: Columns = {
@@ -127,15 +119,15 @@ PROGRAM: Columns = {
 }
 
 
-def long(columns: Columns, programs: Iterable[Program], what: str) -> Long:
-    """Returns the table of a CSV file, with the columns of origin."""
-    return Long(table.make({**columns, **ORIGIN}, programs), what)
+def long(columns: Columns, programs: Iterable[Program], what: str) -> tuple:
+    """Returns the table of a CSV file, with columns of origin, and what a row is."""
+    return (table.make({**columns, **ORIGIN}, programs), what)
 
 
 def most_needed(program: Program) -> int:
     """Returns the most bytes that a program of the same result needs."""
-    programs = programs_of(program.content)
-    return max(x.outcome.figures.needed for x in programs if x.outcome.figures)
+    all_figures = (x.outcome.figures for x in programs_of(program.content))
+    return max(figures.needed for figures in all_figures if figures)
 
 
 SUMMARY: Columns = {
@@ -158,7 +150,7 @@ SUMMARY: Columns = {
 
 def summary_section() -> Section:
     """Returns a row for each stored result: what compiled, its largest inference."""
-    programs = [largest(x, "coded") for x in stored.read("compiled").values()]
+    programs = [largest(x) for x in stored.read("compiled").values()]
     programs.sort(key=lambda x: (x.content["target"], subject_of(x)))
     shown = [x for x in programs if x.content["target"] in SHOWN]
     every = long(SUMMARY, programs, "machine and experiment")
@@ -178,29 +170,27 @@ def parts_of(program: Program) -> dict[str, float]:
     most = math.ceil(n / math.prod(program.outcome.mesh))
     named = {x.outcome.name: x.least.seconds for x in programs_of(program.content)}
     local = lambda part: named[f"local engine, {part} of {images}"]
-    stages = range(1, len(exchanged) + 1)
-    query, share = (
-        images * sum(sizes) / program.chip.link_bandwidth
-        for sizes in zip(*exchanged, strict=True)
+    of_stages = lambda part: sum(
+        local(f"{part} stage {i + 1}") for i in range(len(exchanged))
     )
+    queries, shares = map(sum, zip(*exchanged, strict=True))  # bytes of an image
+    link = lambda size: images * size / program.chip.link_bandwidth
     return {
         "encode": local("encoding"),
-        "queries": query * (n - most),
-        "piece": most * sum(local(f"a piece of stage {i}") for i in stages),
-        "shares": share * max(k - most, 0),
-        "decode": sum(local(f"decoding stage {i}") for i in stages),
+        "queries": link(queries) * (n - most),
+        "piece": most * of_stages("a piece of"),
+        "shares": link(shares) * max(k - most, 0),
+        "decode": of_stages("decoding"),
     }
 
 
+microseconds = lambda seconds: number_text(1e6 * seconds)
 FIRST_K: Columns = {
     **MACHINE,
     "images": lambda x: str(x.outcome.images),
-    "one program": lambda x: number_text(1e6 * x.least.seconds),
-    **{
-        name: lambda x, name=name: number_text(1e6 * parts_of(x)[name])
-        for name in PARTS
-    },
-    "a program per chip": lambda x: number_text(1e6 * sum(parts_of(x).values())),
+    "one program": lambda x: microseconds(x.least.seconds),
+    **{x: lambda row, x=x: microseconds(parts_of(row)[x]) for x in PARTS},
+    "a program per chip": lambda x: microseconds(sum(parts_of(x).values())),
 }
 """Columns of microseconds."""
 
@@ -220,9 +210,8 @@ def first_k_section() -> Section:
     """Returns the bounds of one program on all chips, and of one on each chip."""
     compiled = programs_of(*stored.read("compiled").values())
     programs = [*filter(on_one_host, compiled)]
-    shown = [
-        x for x in programs if x.content["target"] == "v5e:2x4" and x.outcome.images > 1
-    ]
+    on_v5e = [x for x in programs if x.content["target"] == "v5e:2x4"]
+    shown = [x for x in on_v5e if x.outcome.images > 1]
     every = long(FIRST_K, programs, "machine, experiment and batch")
     return section(table.make(FIRST_K, shown), files={"first_k.csv": every})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 from coded_jax.inference.costs import Cost
@@ -19,7 +18,7 @@ from coded_jax.report.table import Table, make, select
 from coded_jax.runs.config import Config
 from coded_jax.runs.reading import code_name, read_cost
 from tables import stored, targets
-from tables.stored import Content, Long, Section
+from tables.stored import Content, Section
 from tables.targets import NONE
 
 NAMES = {
@@ -78,8 +77,7 @@ class Row(NamedTuple):
         if "rounds" not in self.results.get("costs", {}).get(name, {}):
             return None
         cost = read_cost(self.results, name)
-        whole = cost._replace(rounds=(cost.whole,), client_flops=0.0)
-        return whole if self.lost == "0" else cost
+        return cost.on_every_device(cost.devices) if self.lost == "0" else cost
 
 
 def read(table: str) -> dict[str, Content]:
@@ -92,11 +90,10 @@ def read(table: str) -> dict[str, Content]:
         recipe = (config["encoder"] != "mlp", config["recipe"])
         return network, recipe, (split["k"], split["r"])
 
-    measured = {"measured": stored.HISTORY if stored.HISTORY in table else NONE}
-    runs = {
-        name: {**run, "config": {**Config().to_json(), **run["config"]}, **measured}
-        for name, run in stored.read(table).items()
-    }
+    runs, measured = stored.read(table), stored.HISTORY in table
+    for run in runs.values():
+        run["config"] = {**Config().to_json(), **run["config"]}
+        run["measured"] = stored.HISTORY if measured else NONE
     return dict(sorted(runs.items(), key=lambda item: order(item[1])))
 
 
@@ -230,7 +227,7 @@ CSV: dict[str, Callable[[Row], str]] = {
         header: lambda row, text=text: NONE if row.cost is None else text(row.cost)
         for header, text in COSTS.items()
     },
-    "seconds": lambda row: f"{stored.seconds_of(row.results):.0f}",
+    "seconds": lambda row: f"{row.results['timing']['seconds']['total']:.0f}",
     "seed": lambda row: str(row.results["seed"]),
     **stored.origins(lambda row: row.results),
 }
@@ -276,9 +273,11 @@ def section(
     runs, former = read(table), read(f"{stored.HISTORY}/{table}")
     rows = [*rows_of(runs, baselines)]
     full = csv_table([*rows, *rows_of(former, baselines)])
-    files = {f"{table}.csv": Long(full, "code and number of lost results")}
-    short = page_table(headers, filter(shown, rows))
-    return stored.section(short, files=files, contents=runs.values())
+    return stored.section(
+        page_table(headers, filter(shown, rows)),
+        files={f"{table}.csv": (full, "code and number of lost results")},
+        contents=runs.values(),
+    )
 
 
 def headline_rows() -> Iterator[Row]:
@@ -316,7 +315,7 @@ def headline_section() -> Section:
     headers += "no parity, mean (worst) | work | target"
     return stored.section(
         page_table(headers, rows),
-        files={"headline.csv": Long(csv_table(rows), "code")},
+        files={"headline.csv": (csv_table(rows), "code")},
         contents=[row.results for row in rows],
     )
 
@@ -325,36 +324,31 @@ ALL_LOST = lambda row: int(row.lost) == row.sizes[1]
 SECTIONS: dict[str, Callable[[], Section]] = {
     "headline": readme_section,
     "headline_all": headline_section,
-    "results": partial(
-        section,
+    "results": lambda: section(
         "table5",
         "k, r | code | mean (worst) | no parity, mean (worst) | paper | above both | "
         "work",
         ALL_LOST,
     ),
-    "zoo": partial(
-        section,
+    "zoo": lambda: section(
         "networks",
         "network | k, r | lost | base | mean (worst) | drop | target | work | "
         "coded, % of all work",
     ),
-    "layers": partial(
-        section,
+    "layers": lambda: section(
         "layers",
         "network | k, r | rounds | work of a device | client's work | kB, in + out | "
         "r lost, mean (worst) | replication, mean (worst)",
         ALL_LOST,
     ),
-    "groups": partial(
-        section,
+    "groups": lambda: section(
         "groups",
         "data, network | k, r | code | base | decoded | published loss | "
         "all, mean (worst)",
         lambda row: row.code in ("parity_model", "berrut", "addition"),
         baselines=True,
     ),
-    "images": partial(
-        section,
+    "images": lambda: section(
         "images",
         "data, network | k, r | lost | code | mean (worst) | mean IoU (worst) | "
         "PSNR (worst) | work",

@@ -17,7 +17,7 @@ from coded_jax.runs.kept_base import RECORD
 from coded_jax.runs.reading import code_name
 from coded_jax.runs.sweeps import SWEEP
 from tables import stored, targets
-from tables.stored import Long, Section, section
+from tables.stored import Section, section
 
 ALIKE, OWN = "alike", ("default", "deep", "images")
 """Searches with the same cells for every code of LeNet-5's frontier; and those with
@@ -128,7 +128,7 @@ def first_cell(sweep: Sweep) -> str:
 def section_of(sweeps: dict[Path, Sweep], name: str, *parts: str | Table) -> Section:
     """Returns some parts, and the CSV file of a name with every cell of some sweeps."""
     contents = [sweep.content for sweep in sweeps.values()]
-    files = {name: Long(cells(sweeps), "cell")}
+    files = {name: (cells(sweeps), "cell")}
     return section(*parts, files=files, contents=contents)
 
 
@@ -217,7 +217,7 @@ def bases_section(folder: Path = BASES) -> Section:
         {"name": path.parent.name, **json.loads(path.read_text())}
         for path in sorted(folder.glob(f"*/{RECORD}"))
     ]
-    files = {"bases.csv": Long(make(full, records), "base model")}
+    files = {"bases.csv": (make(full, records), "base model")}
     return section(make(short, records), files=files, contents=records)
 
 

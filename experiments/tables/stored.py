@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,21 +21,6 @@ HISTORY = "history"
 Content = dict[str, Any]
 
 
-class Origin(NamedTuple):
-    """The code that made a stored result.
-
-    Attributes:
-      version: of the package.
-      commit: seven digits, with `+dirty` if the code was changed since; of an old
-        result `stored by` and the commit that stored it; `unknown` outside of Git.
-      date: UTC, `2026-11-30`.
-    """
-
-    version: str
-    commit: str
-    date: str
-
-
 def read(table: str) -> dict[str, Content]:
     """Returns the contents of a table's files by their names, in order of these.
 
@@ -47,14 +32,19 @@ def read(table: str) -> dict[str, Content]:
     return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
-def origin_of(content: Content) -> Origin:
-    """Returns version, commit and date of the code that made a result."""
-    if "stored" in content:
-        made = content["stored"]
-        return Origin(made["version"], f"stored by {made['commit']}", made["date"][:10])
-    made = content["provenance"]
-    commit = made["commit"] or "unknown"
-    return Origin(made["version"], commit[:7] + commit[40:], made["date"][:10])
+def origin_of(content: Content) -> tuple[str, str, str]:
+    """Returns version, commit and date of the code that made a result.
+
+    The commit has seven digits, with `+dirty` if the code was changed since; of an old
+    result it is `stored by` and the commit that stored it; outside of Git `unknown`.
+    """
+    if made := content.get("stored"):
+        commit = f"stored by {made['commit']}"
+    else:
+        made = content["provenance"]
+        commit = made["commit"] or "unknown"
+        commit = commit[:7] + commit[40:]
+    return made["version"], commit, made["date"][:10]
 
 
 def data_of(content: Content) -> str:
@@ -64,33 +54,24 @@ def data_of(content: Content) -> str:
     return f"{name} {Path(folder[1]).name}" if name == "folder" and folder else name
 
 
-def seconds_of(run: Content) -> float:
-    """Returns the seconds that a run took in all."""
-    return run["timing"]["seconds"]["total"]
-
-
 def software_text(content: Content) -> str:
     """Returns the versions that made a result."""
     return "jax {jax}, flax {flax}, Python {python}".format(**content["versions"])
 
 
-def hardware_of(content: Content) -> dict[str, Any]:
-    """Returns `cores`, `device`, and `processor` unless the result is an old one."""
+def hardware_of(content: Content) -> dict[str, str]:
+    """Returns `cores` (`2 cores`), `device`, and `processor` unless the result is an
+    old one."""
     hardware = content.get("provenance", {}).get("hardware", {})
     device = content.get("device", "cpu")
-    return {"device": device, **content.get("machine", {}), **hardware}
-
-
-def cores_text(cores: int) -> str:
-    """Returns `1 core`, `2 cores`."""
-    return f"{cores} core{'' if cores == 1 else 's'}"
+    made = {"device": device, **content.get("machine", {}), **hardware}
+    return {**made, "cores": f"{made['cores']} core{'s' * (made['cores'] != 1)}"}
 
 
 def machine_text(content: Content) -> str:
     """Returns the machine that made a result."""
     made = hardware_of(content)
-    processor = made.get("processor", "processor not recorded")
-    text = f"{processor}, {cores_text(made['cores'])}"
+    text = f"{made.get('processor', 'processor not recorded')}, {made['cores']}"
     return text if made["device"] == "cpu" else f"{text}, {made['device']}"
 
 
@@ -111,9 +92,10 @@ def times_text(content: Content) -> str:
 def origins(of: Callable[[Any], Content] = lambda content: content) -> Columns:
     """Returns columns that say where the stored result of each row's record is from."""
     texts = {
-        "version": lambda content: origin_of(content).version,
-        "commit": lambda content: origin_of(content).commit,
-        "date": lambda content: origin_of(content).date,
+        **{
+            name: lambda content, i=i: origin_of(content)[i]
+            for i, name in enumerate(("version", "commit", "date"))
+        },
         "software": software_text,
         "machine": machine_text,
         "times": times_text,
@@ -122,18 +104,16 @@ def origins(of: Callable[[Any], Content] = lambda content: content) -> Columns:
     return {name: lambda x, text=text: text(of(x)) for name, text in texts.items()}
 
 
-def origin_text(contents: Iterable[Content]) -> str:
+def origin_text(contents: Collection[Content]) -> str:
     """Returns versions, dates and machines of the results of a table, in one line."""
-    contents = [*contents]
-    all_versions, all_commits, days = zip(*map(origin_of, contents), strict=True)
-    versions = ", ".join(dict.fromkeys(all_versions))
-    commits = ", ".join(dict.fromkeys(all_commits))
-    made = f"commit {commits}" if len(commits) < 20 else "commits in the CSV file"
+    *made, days = map(dict.fromkeys, zip(*map(origin_of, contents), strict=True))
+    versions, commits = map(", ".join, made)
+    made_by = f"commit {commits}" if len(commits) < 20 else "commits in the CSV file"
     dates = " to ".join(dict.fromkeys([min(days), max(days)]))
     software = "; ".join(sorted({software_text(content) for content in contents}))
     machines = " and on ".join(sorted({machine_text(x) for x in contents}))
     return (
-        f"Measured with version {versions} ({made}), {dates}, {software}, on "
+        f"Measured with version {versions} ({made_by}), {dates}, {software}, on "
         f"{machines}."
     )
 
@@ -217,29 +197,18 @@ class Section(NamedTuple):
     files: Mapping[str, Table] = {}
 
 
-class Long(NamedTuple):
-    """A table that is too long for a page.
-
-    Attributes:
-      table: its rows.
-      what: what a row is, such as `code`.
-    """
-
-    table: Table
-    what: str
-
-
 def section(
     *parts: str | Table,
-    files: Mapping[str, Long] = {},
-    contents: Iterable[Content] = (),
+    files: Mapping[str, tuple[Table, str]] = {},
+    contents: Collection[Content] = (),
 ) -> Section:
     """Returns paragraphs and tables, lines that link long tables, which the site shows
     collapsed, and a line that says how stored results were measured.
 
     Args:
       *parts: empty ones are left out.
-      files: long tables by the names of their CSV files.
+      files: tables that are too long for a page and what a row is, such as `code`, by
+        the names of their CSV files.
       contents: stored results; none where nothing is to be said of them.
     """
     links = [
@@ -247,7 +216,6 @@ def section(
         f"{len(table.headers)} columns: [{name}]({name})"
         for name, (table, what) in files.items()
     ]
-    contents = [*contents]
     origin = origin_text(contents) if contents else ""
     texts = (to_markdown(x) if isinstance(x, Table) else x for x in parts)
     text = "\n\n".join(filter(None, [*texts, *links, origin]))

@@ -61,7 +61,7 @@ def test_pytorch_infers_and_trains_the_same(name):
         given = images, torch.from_numpy(available.T)
         near(model.eval().infer(*given), logits)
         if lost != (0,):  # what is decoded of all results is what arrived
-            near(model.logits(*given, complete=False), logits)
+            near(model.logits(*given), logits)
 
     available = np.ones((s.pipeline.n, BATCH), bool)
     available[0, 1:] = available[-1, 0] = False
