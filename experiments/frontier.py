@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from rich.console import Console
@@ -42,17 +41,15 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     make_folder(folder, "output")
     records = []
     for point in (row.point for row in rows):
-        record = point._asdict() | {
+        overall = {str(f): points.overall(point, f) for f in failures}
+        record = {
             "cost": point.cost.to_json(),
             "grid": frontier.pieces_text(point._replace(stages=())),
             "stages": stages_text(point.stages),
             "work": point.work,
-            "overall": {},
+            "overall": {f: mean_std(x) if x else None for f, x in overall.items()},
         }
-        for f in failures:
-            overall = points.overall(point, f)
-            record["overall"][str(f)] = mean_std(overall) if overall else None
-        records.append(record)
+        records.append(point._asdict() | record)
     run = rows[0].run
     content = {"dataset": run["dataset"], "base": run["base"], "points": records}
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
@@ -71,11 +68,24 @@ def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     middle = failures[len(failures) // 2]
     panels = figure.subplots(len(counts), 3, squeeze=False)
     work = "work of a device and the client, of the whole image's"
+    shown = [10 ** (-3 + i / 20) for i in range(55)]
+    error = lambda values: 100 - 100 * mean_std(values)[0]
     for n, (left, centre, right) in zip(counts, panels, strict=True):
         codes = [row for row in rows if row.point.n == n]
         for i, row in enumerate(codes):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
-            _draw_code((left, centre, right), row, middle, style)
+            point, lost = row.point, row.most_lost
+            if all(len(seed) > lost for seed in point.accuracy):
+                mean = error([seed[lost] for seed in point.accuracy])
+                worst = error([seed[lost] for seed in point.worst])
+                left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
+            errors = []
+            if overall := points.overall(point, middle):
+                deviation = 100 * mean_std(overall)[1]
+                centre.errorbar(point.work, error(overall), deviation, **style)
+                errors = [error(points.overall(point, f)) for f in shown]
+            style |= {"label": frontier.label(point), "markevery": 6, "ms": 4}
+            right.plot(shown[: len(errors)], errors, **style)
         losses = f"{codes[0].most_lost} lost, mean up to worst"
         left.set(xlabel=work, ylabel=f"error with {losses}, %")
         centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
@@ -84,26 +94,6 @@ def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
             axes.set(xscale="log", yscale="log")
         right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=100)
-
-
-def _draw_code(panels: Sequence[Any], row: Row, failure: float, style: dict) -> None:
-    """Draws one code in the three panels of its number of devices."""
-    left, centre, right = panels
-    point, lost = row.point, row.most_lost
-    failures = [10 ** (-3 + i / 20) for i in range(55)]
-    error = lambda values: 100 - 100 * mean_std(values)[0]
-    if all(len(seed) > lost for seed in point.accuracy):
-        mean = error([seed[lost] for seed in point.accuracy])
-        worst = error([seed[lost] for seed in point.worst])
-        left.errorbar(point.work, mean, [[0], [worst - mean]], **style)
-    label = frontier.label(point)
-    if overall := points.overall(point, failure):
-        deviation = 100 * mean_std(overall)[1]
-        centre.errorbar(point.work, error(overall), deviation, **style)
-        errors = [error(points.overall(point, f)) for f in failures]
-        right.plot(failures, errors, label=label, markevery=6, ms=4, **style)
-    else:
-        right.plot([], label=label, **style)
 
 
 @command(arguments=True)

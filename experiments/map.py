@@ -33,7 +33,7 @@ from coded_jax.latency import comparison
 from coded_jax.latency.machines import AXES, Conditions
 from coded_jax.latency.stragglers import Trace
 from coded_jax.latency.strategies import strategies
-from coded_jax.report.table import to_terminal
+from coded_jax.report.table import make, to_terminal
 from coded_jax.runs import workdir
 from coded_jax.runs.progress import progress_bars
 from coded_jax.runs.workdir import absolute
@@ -147,7 +147,7 @@ def main(argv: list[str]) -> None:
             bars.advance(bar)
     content = {**asked, "points": study.parts, **origin()}
     workdir.write_atomically(folder / "map.json", json.dumps(content))
-    rows = to_terminal(tables.rows(content), left=2)
+    rows = to_terminal(make(tables.ROWS, tables.wins(content)), left=2)
     console.print(tables.title(content), rows, sep="\n")
     try:
         tables.draw(folder / "map.png", content)

@@ -92,33 +92,20 @@ def started(log: Path) -> tuple[subprocess.Popen, str]:
     raise RuntimeError(f"the service has not started, see {log}")
 
 
-class Counts:
-    """Counts of requests by their end, and the slowest answer.
-
-    Args:
-      model: that says which answers are wrong.
-      images: that are sent.
-    """
-
-    def __init__(self, model: Any, images: Any) -> None:
-        self._wrong = lambda exchanges: wrong_answers(model, images, exchanges)
-        ends = ("answered", "checked", "late", "lost", "wrong", "wrong_checked")
-        self.of = collections.Counter(dict.fromkeys(ends, 0))
-        self.slowest, self.errors = 0.0, collections.Counter()
-
-    def add(self, exchanges: list[Any]) -> None:
-        """Counts requests, and the wrong ones among their answers."""
-        answered = [x for x in exchanges if x.response is not None]
-        checked = [x for x in answered if x.response.checked]
-        unchecked = [x for x in answered if not x.response.checked]
-        self.of["answered"] += len(answered)
-        self.of["checked"] += len(checked)
-        self.of["wrong_checked"] += (found := self._wrong(checked))
-        self.of["wrong"] += found + self._wrong(unchecked)
-        self.of["late"] += sum(x.seconds > LATE.value for x in answered)
-        self.of["lost"] += len(exchanges) - len(answered)
-        self.slowest = max([self.slowest, *(x.seconds for x in answered)])
-        self.errors.update(x.error[:200] for x in exchanges if x.error)
+def counts_of(model: Any, images: Any, exchanges: list[Any]) -> dict[str, int]:
+    """Counts requests by their end, and the wrong ones among their answers."""
+    answered = [x for x in exchanges if x.response is not None]
+    checked = [x for x in answered if x.response.checked]
+    unchecked = [x for x in answered if not x.response.checked]
+    wrong = wrong_answers(model, images, checked)
+    return {
+        "answered": len(answered),
+        "checked": len(checked),
+        "late": sum(x.seconds > LATE.value for x in answered),
+        "lost": len(exchanges) - len(answered),
+        "wrong": wrong + wrong_answers(model, images, unchecked),
+        "wrong_checked": wrong,
+    }
 
 
 def soak(url: str, process: int, images: Any) -> dict[str, Any]:
@@ -126,27 +113,31 @@ def soak(url: str, process: int, images: Any) -> dict[str, Any]:
     model = load(WORKDIR.value, 1)
     with Client(url, deadline=DEADLINE.value + 5) as client:
 
-        def send(seconds: float) -> Counts:
-            counts, end = Counts(model, images), time.monotonic() + seconds
+        def send(seconds: float) -> dict[str, Any]:
+            counts, errors = collections.Counter(), collections.Counter()
+            slowest, end = 0.0, time.monotonic() + seconds
             while (now := time.monotonic()) < end:
                 until = min(now + CHUNK, end)
                 go_on = lambda number, until=until: time.monotonic() < until
-                counts.add(closed_loop(client.predict, images, CLIENTS.value, go_on))
-            return counts
+                some = closed_loop(client.predict, images, CLIENTS.value, go_on)
+                counts.update(counts_of(model, images, some))
+                errors.update(x.error[:200] for x in some if x.error)
+                slowest = max([slowest, *(x.seconds for x in some if x.error == "")])
+            most_common = dict(errors.most_common(5))
+            ends = {"requests": dict(counts), "slowest": slowest}
+            return {**ends, "errors": most_common}
 
         send(WARM_UP.value)
         time.sleep(CALM)
         start = held(process)
         target = Target(client.summary, process, lambda: client.reload(END * 5))
         with disturbed(target, KINDS, EVERY.value) as done:
-            counts = send(60 * MINUTES.value)
+            sent = send(60 * MINUTES.value)
         while not all(worker["up"] for worker in client.summary()["workers"]):
             time.sleep(0.1)
         time.sleep(CALM)
         return {
-            "requests": dict(counts.of),
-            "slowest": counts.slowest,
-            "errors": dict(counts.errors.most_common(5)),
+            **sent,
             "start": start,
             "end": held(process),
             "done": [some._asdict() for some in done],

@@ -38,9 +38,8 @@ def code(s: Subject, batch: int) -> dict[str, Prepared]:
     arrays = tasks.device_arrays(None, data.train)
     arrays = exact_targets.with_targets(coded, s.frozen, arrays)
     optimizer = _optimizer(s, CODE)
-    task = tasks.code_task(
-        coded, s.frozen, data, optimizer, config=s.config, patterns=[()]
-    )
+    options = {"config": s.config, "patterns": [()]}
+    task = tasks.code_task(coded, s.frozen, data, optimizer, **options)
     return {CODE: _steps(task, s.frozen, arrays, s.params, batch)}
 
 
@@ -65,13 +64,8 @@ def inference(s: Subject, batch: int) -> dict[str, Prepared]:
 
 
 def compiled(f: Callable, *args: Any, **static: Any) -> tuple[Callable, float]:
-    """Compiles a jitted function, and returns it with the seconds that this took.
-
-    Args:
-      f: made by `jax.jit`.
-      args: of one call.
-      static: its static arguments, by name. They are not given again in calls.
-    """
+    """Compiles a jitted function for the arguments of a call, and returns it with the
+    seconds that this took. Those that are `static` are not given again in calls."""
     start = time.perf_counter()
     program = f.lower(*args, **static).compile()
     return program, time.perf_counter() - start

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,10 +39,11 @@ class Busy(RuntimeError):
     """Others computed on this machine."""
 
 
-def some_of(choices: tuple[str, ...]) -> settings.Accepted:
-    """Accepts one or more of `choices`."""
+def some_of(choices: Iterable[str], about: str) -> Any:
+    """Declares one or more of `choices`, all if not given."""
     holds = lambda names: len(names) > 0 and {*names} <= {*choices}
-    return settings.Accepted(holds, f"some of {list(choices)}")
+    accepted = settings.Accepted(holds, f"some of {[*choices]}")
+    return setting(tuple(choices), about, accepted, NAMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +54,8 @@ class Settings:
       ValueError: a value is out of range.
     """
 
-    sections: tuple[str, ...] = setting(
-        SECTIONS, "of measurements", some_of(SECTIONS), NAMES
-    )
-    subjects: tuple[str, ...] = setting(
-        tuple(CONFIGS), "networks with their codes", some_of(tuple(CONFIGS)), NAMES
-    )
+    sections: tuple[str, ...] = some_of(SECTIONS, "of measurements")
+    subjects: tuple[str, ...] = some_of(CONFIGS, "networks with their codes")
     train_batches: tuple[int, ...] = setting(
         (64, 128, 256), "batch sizes", SIZES, settings.INTEGERS
     )
@@ -106,12 +105,11 @@ def pytorch() -> ModuleType | None:
 def measurements(wanted: Settings) -> list[Measurement]:
     """Returns all measurements; a base model that several subjects have, once."""
     found = {}
-    for subject in wanted.subjects:
-        for section in wanted.sections:
-            infers = section == "inference"
-            for batch in wanted.inference_batches if infers else wanted.train_batches:
-                own = Measurement(section, subject, batch)
-                found.setdefault(str(own), own)
+    for subject, section in itertools.product(wanted.subjects, wanted.sections):
+        infers = section == "inference"
+        for batch in wanted.inference_batches if infers else wanted.train_batches:
+            own = Measurement(section, subject, batch)
+            found.setdefault(str(own), own)
     return [*found.values()]
 
 
@@ -190,22 +188,23 @@ def time_jobs(
             if calls[name] > 1:
                 jobs[name].job(1)  # wakes its threads
             of_calls[name].append(seconds_of(name, calls[name]) / calls[name])
-    rows = {}
-    for name, own in of_calls.items():
-        steps = jobs[name].steps
-        milliseconds = [1e3 * value / steps for value in own]
-        first, median, third = statistics.quantiles(
-            milliseconds, n=4, method="inclusive"
-        )
-        rows[name] = {
-            "ms": median,
-            "quartiles_ms": [first, third],
-            "fastest_ms": min(milliseconds),
-            "rounds": len(own),
-            "calls": calls[name] * steps,
-            "compile_s": jobs[name].compile_seconds,
-        }
-    return rows
+    return {
+        name: row_of(job, of_calls[name], calls[name]) for name, job in jobs.items()
+    }
+
+
+def row_of(prepared: Prepared, seconds: Sequence[float], calls: int) -> Row:
+    """Returns the times of a job, of its rounds, each so many seconds for a call."""
+    milliseconds = [1e3 * value / prepared.steps for value in seconds]
+    first, median, third = statistics.quantiles(milliseconds, method="inclusive")
+    return {
+        "ms": median,
+        "quartiles_ms": [first, third],
+        "fastest_ms": min(milliseconds),
+        "rounds": len(seconds),
+        "calls": calls * prepared.steps,
+        "compile_s": prepared.compile_seconds,
+    }
 
 
 def run(

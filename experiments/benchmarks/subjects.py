@@ -74,27 +74,16 @@ def noise(shape: tuple[int, int, int], examples: int) -> Dataset:
     pixels = random.integers(256, size=(examples, *shape), dtype=np.uint8)
     split = Split(pixels, random.integers(10, size=examples).astype(np.int32))
     channels = shape[-1]
-    return Dataset(
-        name="noise",
-        classes=10,
-        train=split,
-        validation=split,
-        test=split,
-        mean=(0.5,) * channels,
-        std=(0.29,) * channels,
-    )
+    parts = dict.fromkeys(("train", "validation", "test"), split)
+    scale = {"mean": (0.5,) * channels, "std": (0.29,) * channels}
+    return Dataset(name="noise", classes=10, **parts, **scale)
 
 
 def make_subject(
     name: str, examples: int = EXAMPLES, config: Config | None = None
 ) -> Subject:
-    """Returns a code with random parameters.
-
-    Args:
-      name: one of `CONFIGS`.
-      examples: random images.
-      config: in place of that of `CONFIGS`.
-    """
+    """Returns a code with random parameters, of `CONFIGS` or of another config, and so
+    many random images."""
     config = config or CONFIGS[name]
     dataset = noise(SMALL if config.base_model == "lenet5" else COLOUR, examples)
     image, classes = dataset.image_shape, dataset.classes
@@ -102,11 +91,4 @@ def make_subject(
     init = jax.jit(coded.base.init, static_argnums=(1, 2))
     frozen = init(jax.random.key(0), image, classes)
     params = jax.jit(coded.init)(jax.random.key(1))
-    return Subject(
-        name=name,
-        config=config,
-        dataset=dataset,
-        pipeline=coded,
-        frozen=frozen,
-        params=params,
-    )
+    return Subject(name, config, dataset, coded, frozen=frozen, params=params)

@@ -19,7 +19,8 @@ Rows of the same measurement differ in the framework alone.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group
@@ -83,40 +84,45 @@ def targets(rows: list[Row]) -> list[Row]:
     return found
 
 
+def milliseconds_text(group: dict[str, Row], framework: str, quartiles: bool) -> str:
+    """Returns the time of a framework, perhaps with the quartiles in brackets."""
+    row = group.get(framework)
+    if row is None:
+        return NOTHING
+    if row["ms"] is None:
+        return "failed"
+    ends = " ({:.2f}, {:.2f})".format(*row["quartiles_ms"])
+    return f"{row['ms']:.2f}{ends * quartiles}"
+
+
+def times_text(group: dict[str, Row], over: str) -> str:
+    """Returns a ratio to PyTorch."""
+    value = ratio(group, over)
+    return NOTHING if value is None else f"{value:.2f}"
+
+
+def target_text(group: dict[str, Row]) -> str:
+    """Returns the promised ratio, and whether it is met where it was measured."""
+    wanted, reached = goal(group[OURS]), ratio(group, EAGER)
+    met = "" if reached is None else " met" if reached >= wanted else " missed"
+    return f"{wanted}{met}"
+
+
 def speed_table(rows: list[Row], quartiles: bool) -> Table:
     """Returns a table with a row for each job."""
-
-    def milliseconds(group: dict[str, Row], framework: str) -> str:
-        row = group.get(framework)
-        if row is None:
-            return NOTHING
-        if row["ms"] is None:
-            return "failed"
-        first, third = row["quartiles_ms"]
-        ends = f" ({first:.2f}, {third:.2f})" if quartiles else ""
-        return f"{row['ms']:.2f}{ends}"
-
-    def times(group: dict[str, Row], over: str) -> str:
-        value = ratio(group, over)
-        return NOTHING if value is None else f"{value:.2f}"
-
-    def target(group: dict[str, Row]) -> str:
-        wanted, reached = goal(group[OURS]), ratio(group, EAGER)
-        if reached is None:
-            return f"{wanted}"
-        return f"{wanted} {'met' if reached >= wanted else 'missed'}"
-
+    frameworks = {"coded_jax": OURS, "eager": EAGER, "compile": COMPILE}
     columns: Columns = {
         **{
             name: lambda group, name=name: str(group[OURS][name])
             for name in ("subject", "job", "batch")
         },
-        "coded_jax, ms": lambda group: milliseconds(group, OURS),
-        "eager, ms": lambda group: milliseconds(group, EAGER),
-        "compile, ms": lambda group: milliseconds(group, COMPILE),
-        "times eager": lambda group: times(group, EAGER),
-        "times compile": lambda group: times(group, COMPILE),
-        "target": target,
+        **{
+            f"{name}, ms": lambda group, x=x: milliseconds_text(group, x, quartiles)
+            for name, x in frameworks.items()
+        },
+        "times eager": lambda group: times_text(group, EAGER),
+        "times compile": lambda group: times_text(group, COMPILE),
+        "target": target_text,
     }
     return make(columns, grouped(rows))
 
@@ -134,31 +140,24 @@ def summary_table(report: dict[str, Any]) -> Table:
     groups = grouped(report["times"])
 
     def spread(subject: str, job: str, over: str) -> str:
-        own = [
-            ratio(group, over)
-            for group in groups
-            if (group[OURS]["subject"], group[OURS]["job"]) == (subject, job)
-        ]
-        texts = [f"{value:.2f}" for value in sorted(filter(None, own))]
+        mine = (x for x in groups if x[OURS]["subject"] == subject)
+        ratios = [ratio(group, over) for group in mine if group[OURS]["job"] == job]
+        texts = [f"{value:.2f}" for value in sorted(filter(None, ratios))]
         return " to ".join(dict.fromkeys(texts[:1] + texts[-1:]))
 
-    def ratios(job: str) -> Callable[[str], str]:
-        def text(subject: str) -> str:
-            eager, compiled = (spread(subject, job, x) for x in (EAGER, COMPILE))
-            return (f"{eager} ({compiled})" if compiled else eager) or NOTHING
-
-        return text
+    def ratios(subject: str, job: str) -> str:
+        eager, compiled = (spread(subject, job, x) for x in (EAGER, COMPILE))
+        return eager + f" ({compiled})" * bool(compiled) or NOTHING
 
     def met(subject: str) -> str:
-        own = [row for row in report["targets"] if row["subject"] == subject]
-        return f"{sum(row['met'] for row in own)} of {len(own)}"
+        own = [row["met"] for row in report["targets"] if row["subject"] == subject]
+        return f"{sum(own)} of {len(own)}"
 
-    columns = {
-        "subject": lambda subject: subject,
-        "base training": ratios(BASE),
-        "code training": ratios(CODE),
-        "inference, nothing lost": ratios(NOTHING_LOST),
-        "one lost": ratios(ONE_LOST),
+    jobs = {"base training": BASE, "code training": CODE}
+    jobs |= {"inference, nothing lost": NOTHING_LOST, "one lost": ONE_LOST}
+    columns: Columns = {
+        "subject": str,
+        **{x: functools.partial(ratios, job=job) for x, job in jobs.items()},
         "targets met": met,
     }
     return make(columns, dict.fromkeys(row["subject"] for row in report["times"]))

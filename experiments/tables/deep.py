@@ -12,6 +12,7 @@ from coded_jax.codes import LEARNED, entry_of
 from coded_jax.inference.costs import Cost, Round
 from coded_jax.report import table
 from coded_jax.report.formatting import (
+    mean_std,
     network_text,
     percent,
     stages_text,
@@ -110,13 +111,11 @@ def entries(runs: Sequence[Content]) -> list[Entry]:
     cuts = {blocks(run): run for run in own if run["config"]["split"] == "image"}
     devices = largest["split"]["r"] + 1
     whole = read_cost(largest, "code").on_every_device(devices)
-    lossless = [Entry(largest, WHOLE.format(devices), "nothing", whole)]
-    for run in cuts.values():
-        lossless += exact_ways(run)
-    headers = {header for code in codes for header in code.measured}
-    lost = [x for x in headers if BEYOND not in x and not x.endswith("target")]
-    nothing = {**dict.fromkeys(lost, "0.00"), SAME_CLASS: "100.0"}
-    exact = [way._replace(measured=nothing) for way in lossless]
+    lost = {x for code in codes for x in code.measured if not x.endswith("target")}
+    nothing = {x: "0.00" for x in lost if BEYOND not in x} | {SAME_CLASS: "100.0"}
+    ways = [Entry(largest, WHOLE.format(devices), "nothing", whole)]
+    ways += [way for run in cuts.values() for way in exact_ways(run)]
+    exact = [way._replace(measured=nothing) for way in ways]
     return sorted([*codes, *exact], key=lambda x: (round(x.cost.price, 4), x.name))
 
 
@@ -159,9 +158,7 @@ def of_smaller(trials: Sequence[Content], largest: Content) -> Entry:
     with more work."""
     k, r = sizes_of(largest)
     measured: dict[str, str] = {}
-    own = [base_accuracy(run) for run in trials]
-    worst = statistics.fmean(own)
-    deviation = statistics.stdev(own) if len(own) > 1 else 0.0
+    worst, deviation = mean_std([base_accuracy(run) for run in trials])
     for lost in range(1, r + 1):
         of_data = 1 - math.comb(r, lost) / math.comb(k + r, lost)
         mean = of_data * worst + (1 - of_data) * base_accuracy(largest)
@@ -221,7 +218,7 @@ def points_below(
     """Returns points below the run's base, `0.45 ± 0.03` over seeds, of the measures
     that there are, by headings that begin with the key."""
     cells = {}
-    for measure in (x for x in measures if x in accuracy):
+    for measure in accuracy.keys() & measures:
         points = 100 * (base_accuracy(run) - accuracy[measure])
         text = with_deviation(points, 100 * accuracy.get(f"{measure}_std", 0.0))
         cells[f"{key}, {measure}"] = text.replace("-0.00", "0.00")
@@ -252,7 +249,7 @@ NETWORK: Columns = {
     "k": lambda x: str(x.run["split"]["k"]),
     "r": lambda x: str(x.run["split"]["r"]),
 }
-PRICE: Columns = {
+PRICE: dict[str, Callable[[Entry], str]] = {
     "code": lambda x: x.name,
     "coded": lambda x: x.coded,
     "devices": lambda x: str(x.cost.devices),
@@ -295,30 +292,25 @@ def columns(found: Sequence[Entry]) -> Columns:
         lost, _, measure = header.rpartition(", ")
         return lost, MEASURES.index(measure)
 
-    cells = {
+    ordered = [*sorted(headers - {SAME_CLASS}, key=order), SAME_CLASS]
+    return PRICE | {
         header: lambda x, header=header: x.measured.get(header, "-")
-        for header in (*sorted(headers - {SAME_CLASS}, key=order), SAME_CLASS)
+        for header in ordered
     }
-    return {**PRICE, **cells}
 
 
 def tables(runs: Sequence[Content]) -> list[tuple[str, Table]]:
     """Returns title and table of each network and size of code."""
     made = []
     for group in grouped(runs):
-        found = entries(group)
-        made.append((title_of(group), table.make(columns(found), found)))
+        run, found = largest_of(group), entries(group)
+        k, r = sizes_of(run)
+        title = (
+            f"{network_of(run)} on {stored.data_of(run)}, {evaluated_part(run)} images,"
+            f" base {percent(base_accuracy(run))} %, k={k}, r={r}"
+        )
+        made.append((title, table.make(columns(found), found)))
     return made
-
-
-def title_of(group: Sequence[Content]) -> str:
-    """Returns network, data, base, k and r of a group of runs."""
-    run = largest_of(group)
-    k, r = sizes_of(run)
-    return (
-        f"{network_of(run)} on {stored.data_of(run)}, {evaluated_part(run)} images, "
-        f"base {percent(base_accuracy(run))} %, k={k}, r={r}"
-    )
 
 
 def section() -> Section:

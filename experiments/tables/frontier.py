@@ -67,11 +67,6 @@ class Lost(NamedTuple):
     lost: str
     runs: list[Content]
 
-    @property
-    def code(self) -> str:
-        """The code's name."""
-        return code_name(self.run["config"], LEARNED)
-
     def percent(self, measure: str) -> str:
         """Returns a measure of confidence in percent, or by how many points `mean` or
         `worst` are below the base; `-` where it was not taken."""
@@ -105,7 +100,7 @@ def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Row]:
     base = runs[0]["base"]["test_accuracy"]
     some = {point.n: point for point in codes}
     codes += [points.whole_image(point, base) for point in some.values()]
-    codes = sorted(codes, key=lambda point: (point.n, point.work))
+    codes.sort(key=lambda point: (point.n, point.work))
     tried = [(point.accuracy, run) for run in runs for point in points.points(run)]
     of = lambda point: next((r for a, r in tried if a == point.accuracy), runs[0])
     return [Row(point, codes, of(point)) for point in codes]
@@ -216,7 +211,7 @@ SHORT: table.Columns = {
 }
 """Columns of the pages."""
 CONFIDENCE: table.Columns = {
-    "code": lambda x: x.code,
+    "code": lambda x: code_name(x.run["config"], LEARNED),
     "k, r": lambda x: f"{x.run['split']['k']}, {x.run['split']['r']}",
     "lost": lambda x: x.lost,
     "drop from the base, mean": lambda x: x.percent("mean"),
@@ -244,17 +239,12 @@ def columns(rows: Sequence[Row], failures: Sequence[float]) -> table.Columns:
         better = points.beaten_by(row.point, row.points, middle)
         return label(better) if better else ""
 
-    losses = range(1, 1 + max(row.most_lost for row in rows))
-    return {
-        **CODE,
-        **{
-            f"{lost} lost, {name}": partial(accuracy_text, lost=lost, measure=measure)
-            for lost in losses
-            for name, measure in (("mean", "accuracy"), ("worst", "worst"))
-        },
-        **{f"A({f:g})": partial(overall_text, failure=f) for f in failures},
-        f"beaten at {middle:g} by": beaten_by,
-    }
+    made = {**CODE}
+    for lost in range(1, 1 + max(row.most_lost for row in rows)):
+        made[f"{lost} lost, mean"] = partial(accuracy_text, lost=lost)
+        made[f"{lost} lost, worst"] = partial(accuracy_text, lost=lost, measure="worst")
+    made |= {f"A({f:g})": partial(overall_text, failure=f) for f in failures}
+    return made | {f"beaten at {middle:g} by": beaten_by}
 
 
 def heading(run: Content) -> str:
@@ -271,13 +261,8 @@ def heading(run: Content) -> str:
 def section(
     name: str, chooses: Callable[[Point], bool] = lambda point: True
 ) -> Section:
-    """Returns a short table of some present codes, and long ones of all and of former
-    versions' codes.
-
-    Args:
-      name: of the folder of stored results, and of the CSV files.
-      chooses: which codes are in the short table.
-    """
+    """Returns a short table of the present codes that `chooses` accepts, and long ones
+    of all and of former versions' codes; folder and files have the same name."""
     paths = lambda folder: sorted((stored.RESULTS / folder).glob("*.json"))
     present, former = read(paths(name)), []
     if old := paths(f"{stored.HISTORY}/{name}"):
@@ -287,21 +272,19 @@ def section(
     last = stored.origins(lambda x: x.run)
     codes = table.make({**first, **columns(rows, FAILURES), **last}, rows)
     confidences = table.make({**first, **CONFIDENCE, **last}, losses)
+    of_losses = "learned code and number of losses"
     return stored.section(
         table.make(SHORT, [row for row in present if chooses(row.point)]),
         f"{heading(present[0].run)}.",
         files={
             f"{name}.csv": (codes, "code"),
-            f"{name}_confidence.csv": (
-                confidences,
-                "learned code and number of losses",
-            ),
+            f"{name}_confidence.csv": (confidences, of_losses),
         },
         contents=[row.run for row in present],
     )
 
 
 SECTIONS = {
-    "frontier": partial(section, "frontier", lambda x: x.n == 6 and x.code in SHOWN),
-    "cheap": partial(section, "cheap"),
+    "frontier": lambda: section("frontier", lambda x: x.n == 6 and x.code in SHOWN),
+    "cheap": lambda: section("cheap"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from coded_jax.latency.simulation import QUANTILES
 from coded_jax.latency.strategies import FAMILIES, HEDGED, LEARNED, late_text
 from coded_jax.report import canvas, table
 from coded_jax.report.formatting import size_text
-from coded_jax.report.table import Columns, Table
+from coded_jax.report.table import Columns
 from coded_jax.service.studies import map_check
 from tables import stored
 from tables.stored import Content, Section, section
@@ -68,34 +69,21 @@ ROWS: Columns = {
 def wins(content: Content) -> list[Wins]:
     """Returns where each family is first, of the content of `map.json`."""
     made, strategies = [], content["strategies"]
+    family_of = lambda place: "none" if place is None else strategies[place]["family"]
     for quantile in QUANTILES:
         bests = [point[quantile] for point in content["points"].values()]
-        won = {family: [] for family in (*FAMILIES, "none")}
-        for best in bests:
-            place = best["winner"]
-            won["none" if place is None else strategies[place]["family"]].append(best)
-        for family, own in won.items():
-            if not own:
-                continue
-            names = [_name(strategies[x["winner"]]) for x in own if family != "none"]
-            made.append(
-                Wins(
-                    quantile,
-                    family,
-                    share=f"{100 * len(own) / len(bests):.0f} %",
-                    leads=[100 * x["lead"] for x in own if x.get("lead") is not None],
-                    most=statistics.mode(names) if names else "",
-                )
-            )
+        for family in (*FAMILIES, "none"):
+            own = [best for best in bests if family_of(best["winner"]) == family]
+            names = [name(strategies[x["winner"]]) for x in own if family != "none"]
+            if own:
+                share = f"{100 * len(own) / len(bests):.0f} %"
+                leads = [100 * x["lead"] for x in own if x.get("lead") is not None]
+                most = statistics.mode(names) if names else ""
+                made.append(Wins(quantile, family, share, leads, most))
     return made
 
 
-def rows(content: Content) -> Table:
-    """Returns a row for each quantile and family that is first somewhere."""
-    return table.make(ROWS, wins(content))
-
-
-def _name(strategy: dict[str, Any]) -> str:
+def name(strategy: dict[str, Any]) -> str:
     """Returns a strategy's code and sizes, as `mds k=4 r=2, 2x2`, and when a hedged one
     sends again."""
     if strategy["k"] + strategy["r"] == 1:
@@ -123,34 +111,28 @@ def draw(path: Path, content: Content) -> None:
     panels = figure.subplots(1, len(QUANTILES), sharey=True)
     seen: set[str] = set()
     for axes, quantile in zip(panels, QUANTILES, strict=True):
-        for name, point in content["points"].items():
-            (i, j), best = map(int, name.split(",")), point[quantile]
-            place, lead = best["winner"], best.get("lead")
-            family = NOBODY if place is None else strategies[place]["family"]
+        for place, point in content["points"].items():
+            (i, j), best = map(int, place.split(",")), point[quantile]
+            winner, lead = best["winner"], best.get("lead")
+            family = NOBODY if winner is None else strategies[winner]["family"]
             seen.add(family)
             axes.add_patch(_cell(family, (i - 0.5, j - 0.5)))
-            text = (
-                "" if lead is None else f"{100 * lead:.0f}" if lead < 9.995 else ">999"
-            )
-            axes.text(i, j, text, ha="center", va="center", fontsize=7)
-        for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
-            values = plane[f"{name}_values"]
-            texts = [tick_text(plane[name], value) for value in values]
+            if lead is not None:
+                text = f"{100 * lead:.0f}" if lead < 9.995 else ">999"
+                axes.text(i, j, text, ha="center", va="center", fontsize=7)
+        for axis, x_or_y in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            values = plane[f"{x_or_y}_values"]
+            texts = [tick_text(plane[x_or_y], value) for value in values]
             axis.set_ticks(range(len(values)), texts, fontsize=7)
         axes.tick_params(axis="x", rotation=90)
         axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))
         axes.set_title(f"{quantile} of the latency", fontsize=10)
         axes.set_xlabel(AXES[plane["x"]], fontsize=9)
     panels[0].set_ylabel(AXES[plane["y"]], fontsize=9)
-    shown = [family for family in COLOURS if family in seen]
     figure.suptitle(title(content), fontsize=10)
-    figure.legend(
-        [_cell(family) for family in shown],
-        shown,
-        loc="outside lower center",
-        ncols=len(shown),
-        fontsize=9,
-    )
+    shown = [family for family in COLOURS if family in seen]
+    style = {"loc": "outside lower center", "ncols": len(shown), "fontsize": 9}
+    figure.legend([*map(_cell, shown)], shown, **style)
     canvas.save(figure, path, 90)
 
 
@@ -174,12 +156,7 @@ def title(content: dict[str, Any]) -> str:
 
 
 def conditions_text(values: dict[str, Any], axes: Sequence[str]) -> str:
-    """Returns conditions in words.
-
-    Args:
-      values: the fields of `Conditions`.
-      axes: names of those that are left out.
-    """
+    """Returns the fields of `Conditions` but for those named `axes`, in words."""
     drawn = "round" if values["each_round"] else "request"
     has_tail = values["straggling"] != "trace" and "tail" not in axes
     tail = f", tail {values['tail']:g}" if has_tail else ""
@@ -266,18 +243,16 @@ MAP: Columns = {
 def about(content: Content) -> str:
     """Returns network, axes and conditions of a map."""
     question, plane = content["question"], content["question"]["plane"]
-
-    fixed = conditions_text(plane["fixed"], (plane["x"], plane["y"]))
-
-    def axis_text(axis: str) -> str:
-        name, values = plane[axis], plane[f"{axis}_values"]
-        ends = [tick_text(name, values[i]).strip() for i in (0, -1)]
-        return f"{AXES[name]} ({' to '.join(ends)})"
-
+    axes = []
+    for axis in "xy":
+        values = plane[f"{axis}_values"]
+        ends = [tick_text(plane[axis], values[i]).strip() for i in (0, -1)]
+        axes.append(f"{AXES[plane[axis]]} ({' to '.join(ends)})")
     return (
         f"{question['network']}, {question['n']} devices, margin "
         f"{100 * question['margin']:g}{given_text(question['drop'])}; "
-        f"{axis_text('x')} by {axis_text('y')}; {fixed}"
+        f"{' by '.join(axes)}; "
+        f"{conditions_text(plane['fixed'], (plane['x'], plane['y']))}"
     )
 
 
@@ -350,30 +325,20 @@ def outcomes(content: Content) -> list[Outcome]:
 
 
 def outcome(point: Content, quantile: str, seconds: Content) -> Outcome:
-    """Compares what was measured at a point with what was simulated.
-
-    Args:
-      point: of the check.
-      quantile: a name of `simulation.QUANTILES`.
-      seconds: `measured` and `simulated`, by strategies of two families or more; the
-        family comes first in their names, as in `hedged (p99)`.
-    """
+    """Compares the `measured` and `simulated` seconds at a point, by strategies, whose
+    family comes first in their names, as in `hedged (p99)`."""
 
     def times(kind: str) -> tuple[dict[str, float], dict[str, float]]:
         """Returns the quantile of each strategy, and that of the best in a family."""
         own, best = {}, {}
-        for name, part in seconds.items():
-            family = name.split(" (")[0]
-            own[name] = simulation.summary(np.asarray(part[kind], float))[quantile]
-            best[family] = min(own[name], best.get(family, math.inf))
+        for strategy, part in seconds.items():
+            family, _, _ = strategy.partition(" (")
+            time = simulation.summary(np.asarray(part[kind], float))[quantile]
+            own[strategy], best[family] = time, min(time, best.get(family, math.inf))
         return own, best
 
-    def difference(ours: float, theirs: float) -> float:
-        if ours == theirs:  # both may be infinite
-            return 0.0
-        return abs(ours - theirs) / min(ours, theirs)
-
     (measured, ours), (simulated, theirs) = times("measured"), times("simulated")
+    pairs = [(measured[x], simulated[x]) for x in simulated]
     best, second = sorted(theirs.values())[:2]
     return Outcome(
         point,
@@ -383,7 +348,8 @@ def outcome(point: Content, quantile: str, seconds: Content) -> Outcome:
         winner=min(ours, key=ours.__getitem__),
         simulated_winner=min(theirs, key=theirs.__getitem__),
         lead=second / best - 1,
-        error=max(difference(measured[x], simulated[x]) for x in simulated),
+        # Both may be infinite, and then they are equal.
+        error=max(0.0 if a == b else abs(a - b) / min(a, b) for a, b in pairs),
     )
 
 
@@ -402,23 +368,19 @@ def check_columns(found: Sequence[Outcome]) -> Columns:
     """Returns `CHECK` with numbers, the times of each strategy, `-` where it was not
     run, and conditions."""
     percent = {x: f"{x}, %" for x in ("simulated lead", "largest difference")}
-    columns: Columns = {
+    columns = {
         percent.get(header, header): lambda x, text=text: text(x).removesuffix(" %")
         for header, text in CHECK.items()
     }
 
-    def milliseconds(seconds: float | None) -> str:
+    def milliseconds(x: Outcome, kind: str, name: str) -> str:
+        seconds = getattr(x, kind).get(name)
         return "-" if seconds is None else f"{1e3 * seconds:.0f}"
 
     for name in sorted({name for x in found for name in x.measured}):
-        columns |= {
-            f"{name}, measured ms": lambda x, name=name: milliseconds(
-                x.measured.get(name)
-            ),
-            f"{name}, simulated ms": lambda x, name=name: milliseconds(
-                x.simulated.get(name)
-            ),
-        }
+        for kind in ("measured", "simulated"):
+            text = functools.partial(milliseconds, kind=kind, name=name)
+            columns[f"{name}, {kind} ms"] = text
     return columns | {"conditions": lambda x: point_text(x.point)}
 
 
@@ -459,7 +421,4 @@ def check_section() -> Section:
     )
 
 
-SECTIONS = {
-    "map": map_section,
-    "map_check": check_section,
-}
+SECTIONS = {"map": map_section, "map_check": check_section}

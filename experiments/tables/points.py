@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import statistics
 from collections.abc import Sequence
@@ -152,28 +153,30 @@ def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
         pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
         return all(abs(x - y) <= ROUNDING for x, y in pairs)
 
-    variants: dict[tuple, list[tuple[Point, dict[str, Any]]]] = {}
+    variants = collections.defaultdict(list)
     for results in runs:
         for point in points(results):
             name = (point.code, point.k, point.r, point.grid, point.split, point.stages)
-            same = variants.setdefault(name, [])
-            if not any(same_results(point, other) for other, _ in same):
-                same.append((point, results["config"]))
+            if not any(same_results(point, other) for other, _ in variants[name]):
+                variants[name].append((point, results["config"]))
     named = []
     for name, same in variants.items():
-        code, first = name[0], same[0][1]
+        configs, trained = [config for _, config in same], entry_of(name[0]).trained
         differing = [
             key
-            for key in first
-            if key not in EXTENT
-            and entry_of(code).trained
-            and any(config.get(key) != first[key] for _, config in same)
+            for key, first in configs[0].items()
+            if trained
+            and key not in EXTENT
+            and any(config.get(key) != first for config in configs)
         ]
+        codes = {}
         for point, config in same:
             settings = ", ".join(f"{key}={config.get(key)}" for key in differing)
-            named.append(point._replace(code=f"{code} {settings}".rstrip()))
-        if len({point.code for point in named[-len(same) :]}) < len(same):
+            code = f"{point.code} {settings}".rstrip()
+            codes[code] = point._replace(code=code)
+        if len(codes) < len(same):
             raise ValueError(f"runs: two of {name} given, with other results each")
+        named += codes.values()
     return named
 
 
@@ -184,12 +187,11 @@ def no_better(
     accurate, and how many patterns were compared: those that lose a data piece and at
     most r results, and were tried with both."""
     rivals = {tuple(outcome["lost"]): outcome for outcome in theirs}
+    compared = lambda lost: (
+        lost in rivals and len(lost) <= r and min(lost, default=k) < k
+    )
     pairs = [
-        (own, rivals[lost])
-        for own in ours
-        if (lost := tuple(own["lost"])) in rivals
-        and len(lost) <= r
-        and any(i < k for i in lost)
+        (own, rivals[lost]) for own in ours if compared(lost := tuple(own["lost"]))
     ]
     worse = [pair for pair in pairs if pair[0]["accuracy"] <= pair[1]["accuracy"]]
     return worse, len(pairs)

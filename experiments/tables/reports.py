@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +37,7 @@ IMAGES = 4  # whose feature maps are shown
 
 
 class Page:
-    """A report, part by part.
-
-    Args:
-      folder: where its files are written; made if need be.
-      title: the heading.
+    """A report titled as given, part by part, in a folder that is made if need be.
 
     Raises:
       ValueError: the folder cannot be made or written to.
@@ -58,16 +53,16 @@ class Page:
         self._parts += parts
 
     def draw(
-        self, name: str, title: str, make: Callable[[], Figure], caption: str = ""
+        self, name: str, title: str, make: Callable[..., Figure], *args: Any, about=""
     ) -> None:
-        """Appends the figure that `make` returns and its caption, or a line that says
-        why `make` raised a ValueError, OSError or ImportError."""
+        """Appends the figure that `make` returns for `args`, and what it is about, or a
+        line that says why `make` raised a ValueError, OSError or ImportError."""
         try:
-            make().savefig(self.folder / f"{name}.png", dpi=110)
+            make(*args).savefig(self.folder / f"{name}.png", dpi=110)
         except (ValueError, OSError, ImportError) as error:
             self.add(f"*Left out ({title}): {error}*")
             return
-        self.add(f"![{title}]({name}.png)", caption)
+        self.add(f"![{title}]({name}.png)", about)
 
     def write(self) -> None:
         """Writes `report.md`."""
@@ -76,38 +71,33 @@ class Page:
 
 
 def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]:
-    """Writes `report.md` and its figures, and returns the results.
-
-    Args:
-      path: a finished run's workdir; or its `results.json` or a copy of it, then
-        without what needs the model.
-      folder: where they are written.
-      data_dir: see `data.load`.
+    """Writes `report.md` and its figures into a folder, and returns the results of a
+    workdir; or of `results.json` or a copy of it, then without what needs the model.
 
     Raises:
       ValueError: there is no finished run of this version, or no such folder.
     """
     results = read_current(path)
-    patterns, figure = results["patterns"], lambda draw: partial(draw, results)
+    patterns = results["patterns"]
     page = Page(folder, run_text(results))
     page.add(facts(results))
     if results.get("values"):
         page.add("What is called accuracy is R^2, the coefficient of determination.")
     page.add("## Accuracy by lost results", run_tables.by_lost(results))
-    page.draw("losses", "accuracy by lost results", figure(run_figures.losses))
+    page.draw("losses", "accuracy by lost results", run_figures.losses, results)
     by_pattern = run_tables.by_pattern(patterns, results["split"]["k"])
     meanings = run_tables.meanings_of_patterns(patterns)
     page.add("## Every erasure pattern", by_pattern, meanings)
-    page.draw("accuracy", "accuracy by pattern", figure(run_figures.accuracy))
+    page.draw("accuracy", "accuracy by pattern", run_figures.accuracy, results)
     if (path / METRICS).exists():
         page.add("## Training")
-        training = partial(run_figures.training, run_figures.read_metrics(path))
-        page.draw("training", "training curves", training)
+        metrics = run_figures.read_metrics(path)
+        page.draw("training", "training curves", run_figures.training, metrics)
     if results["confidence"]:
         page.add("## Confidence", confidence(results))
-        page.draw("confidence", "confidence", figure(run_figures.confidence))
+        page.draw("confidence", "confidence", run_figures.confidence, results)
     page.add("## Cost of each device", *costs(results))
-    page.draw("costs", "work of the busiest device", figure(run_figures.costs))
+    page.draw("costs", "work of the busiest device", run_figures.costs, results)
     add_model(page, path, results, data_dir)
     page.write()
     return results
@@ -132,25 +122,23 @@ def add_model(
         return
     shown = Split(test.images[:IMAGES], test.labels[:IMAGES])
     page.draw(
-        "features",
-        "feature maps",
-        partial(model_figures.features, model, shown.images, lost),
-        "Red is lost. A picture has four channels, each of which has one scale in all "
-        "pictures but those of parity pieces.",
+        *("features", "feature maps"),
+        *(model_figures.features, model, shown.images, lost),
+        about="Red is lost. A picture has four channels, each of which has one scale "
+        "in all pictures but those of parity pieces.",
     )
     if results.get("positions"):
         page.draw(
-            "answers",
-            "answers with losses",
-            partial(model_figures.answers, model, shown, lost),
-            "Red in the last column: positions with another answer than without "
+            *("answers", "answers with losses"),
+            *(model_figures.answers, model, shown, lost),
+            about="Red in the last column: positions with another answer than without "
             "losses, or how far values are from those, of the labels' range. White "
             "labels do not count, and red answers are none; of two or more than three "
             "channels the first is shown.",
         )
     if not model.values:
-        confusion = partial(model_figures.confusion, model, test, lost)
-        page.draw("confusion", "confusion of errors", confusion)
+        make = model_figures.confusion
+        page.draw("confusion", "confusion of errors", make, model, test, lost)
 
 
 def facts(results: dict[str, Any]) -> Table:
@@ -248,7 +236,7 @@ def report_sweep(path: Path, folder: Path) -> Group:
     if sweep.cells:
         full = make({**sweeps.columns(sweep), **linked}, sweep.cells)
         page.add("## Cells", first_cell(sweep), full)
-        page.draw("cells", "accuracy by cell", partial(figure, sweep))
+        page.draw("cells", "accuracy by cell", figure, sweep)
     page.add("## Cells without results" * bool(left_out), left_out)
     page.write()
     return Group(sweeps.terminal(sweep), *filter(None, [left_out, made_by]))

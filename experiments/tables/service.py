@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coded_jax.report import table
-from coded_jax.report.formatting import percent
+from coded_jax.report.formatting import network_text, percent
 from coded_jax.report.table import Columns, Table
 from coded_jax.service.byzantine.study import STANDARD
 from tables import stored
@@ -44,26 +45,27 @@ LOAD: Columns = {
 images of a batch, on average; latencies."""
 
 
-def done_in(row: Content) -> list[Content]:
-    """Returns the disturbances of a row that could be done."""
-    return [done for done in row["done"] if not done.get("error")]
+def seconds_of(row: Content, key: str) -> list[float]:
+    """Returns the seconds after each fault that could be done until `key`, infinite
+    where it never came, in order of length."""
+    done = [x[key] for x in row["done"] if not x.get("error")]
+    return sorted(math.inf if seconds is None else seconds for seconds in done)
 
 
 def seconds_text(row: Content, key: str) -> str:
     """Returns median and longest of the seconds after a fault until `key`."""
-    values = [done[key] for done in done_in(row)]
-    known = sorted(value for value in values if value is not None)
+    seconds = seconds_of(row, key)
+    known = [value for value in seconds if value < math.inf]
     if not known:
-        return "never" if values else ""
-    middle_and_last = [known[len(known) // 2], known[-1]][: len(known)]
-    text = ", ".join(f"{value:.2f}" for value in middle_and_last)
-    never = len(values) - len(known)
-    return f"{text}; {never} never" if never else text
+        return "never" if seconds else ""
+    shown = [known[len(known) // 2], known[-1]][: len(known)]
+    never = f"; {len(seconds) - len(known)} never" * (len(seconds) > len(known))
+    return ", ".join(f"{value:.2f}" for value in shown) + never
 
 
 FAULTS: Columns = {
     "what is done": lambda row: row["name"],
-    "times": lambda row: str(len(done_in(row))) if row["done"] else "",
+    "times": lambda row: str(len(seconds_of(row, "noticed"))) if row["done"] else "",
     "sent": lambda row: str(row["disturbed"]["requests"]),
     "lost": lambda row: str(row["disturbed"]["lost"]),
     "wrong": lambda row: str(row["wrong"]),
@@ -71,13 +73,14 @@ FAULTS: Columns = {
     "p99 ms": lambda row: milliseconds(row["disturbed"]["p99"]),
     "slowest ms": lambda row: milliseconds(row["disturbed"]["slowest"]),
     "noticed s": lambda row: (
-        ""
-        if {done["kind"] for done in row["done"]} == {"reload"}
-        else seconds_text(row, "noticed")
+        "" if kinds_of(row) == {"reload"} else seconds_text(row, "noticed")
     ),
     "place s": lambda row: seconds_text(row, "answering"),
     "back s": lambda row: seconds_text(row, "recovered"),
 }
+
+
+kinds_of = lambda row: {done["kind"] for done in row["done"]}
 
 
 def fault_verdict(row: Content) -> str:
@@ -87,7 +90,7 @@ def fault_verdict(row: Content) -> str:
     later, back after 6 s, p99 under 3 times the calm one. Of the machinery: noticed in
     5 s, all places taken after 30.
     """
-    kinds, never, slow = {x["kind"] for x in row["done"]}, float("inf"), False
+    kinds, slow = kinds_of(row), False
     if kinds == {"kill worker"} and row["settings"].get("spares", 0):
         limits = {"noticed": 0.2, "answering": 0.7, "recovered": 6.0}
         slow = row["disturbed"]["p99"] >= 3 * row["calm"]["p99"]
@@ -95,10 +98,7 @@ def fault_verdict(row: Content) -> str:
         limits = {"noticed": 5.0, "answering": 30.0}
     else:
         return ""
-    longest = lambda key: max(
-        (never if done[key] is None else done[key] for done in done_in(row)),
-        default=never,
-    )
+    longest = lambda key: max(seconds_of(row, key), default=math.inf)
     missed = [key for key, limit in limits.items() if longest(key) > limit]
     missed += ["p99"] * slow + ["lost"] * (row["disturbed"]["lost"] > 0)
     missed += ["wrong"] * (row["wrong"] > 0)
@@ -112,14 +112,12 @@ def faults_table(contents: list[Content]) -> Table:
 
 
 def soak_lines(content: Content) -> list[str]:
-    """Returns the events and the outcome of a soak, a line each.
-
-    Args:
-      content: of `soak.json`.
-    """
+    """Returns the events and the outcome of a soak, of `soak.json`, a line each."""
     requests, start, end = content["requests"], content["start"], content["end"]
     failed = sum(bool(done.get("error")) for done in content["done"])
-    kinds = collections.Counter(done["kind"] for done in done_in(content))
+    kinds = collections.Counter(
+        x["kind"] for x in content["done"] if not x.get("error")
+    )
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     growth = 100 * (end["memory"] / start["memory"] - 1)
     same = all(start[name] == end[name] for name in ("files", "threads"))
@@ -160,8 +158,8 @@ def rows_of(contents: Iterable[Content], field: str) -> list[Row]:
 def network_of(content: Content) -> str:
     """Returns data set and network of a check."""
     config = content["run"]["config"]
-    width = "" if config["base_width"] == 1 else f" x {config['base_width']:g}"
-    return f"{content['run']['dataset']}, {config['base_model']}{width}"
+    network = network_text(config["base_model"], config["base_width"])
+    return f"{content['run']['dataset']}, {network.removesuffix(' x 1')}"
 
 
 def code_of(content: Content) -> str:
