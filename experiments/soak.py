@@ -122,10 +122,12 @@ def soak(url: str, process: int, images: Any) -> dict[str, Any]:
                 some = closed_loop(client.predict, images, CLIENTS.value, go_on)
                 counts.update(counts_of(model, images, some))
                 errors.update(x.error[:200] for x in some if x.error)
-                slowest = max([slowest, *(x.seconds for x in some if x.error == "")])
-            most_common = dict(errors.most_common(5))
-            ends = {"requests": dict(counts), "slowest": slowest}
-            return {**ends, "errors": most_common}
+                slowest = max([slowest, *(x.seconds for x in some if not x.error)])
+            return {
+                "requests": dict(counts),
+                "slowest": slowest,
+                "errors": dict(errors.most_common(5)),
+            }
 
         send(WARM_UP.value)
         time.sleep(CALM)
