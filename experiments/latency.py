@@ -74,7 +74,6 @@ def measure(
       ValueError: all requests of a part were lost.
     """
     pool, model, options = service.engine.pool, service.model, options_from_flags()
-    assert pool is not None  # of an engine with workers
 
     def measured(name: str, strategy: ServedStrategy, count: int, met: Faults) -> Any:
         make = lambda ended: latency_study.measure_latencies(

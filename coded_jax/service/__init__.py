@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coded_jax.service.config import ServeConfig as ServeConfig
-    from coded_jax.service.engine import Closed as Closed
-    from coded_jax.service.engine import NotEnoughResults as NotEnoughResults
-    from coded_jax.service.engine import WrongResults as WrongResults
     from coded_jax.service.faults import Faults as Faults
+    from coded_jax.service.gathering import Closed as Closed
+    from coded_jax.service.gathering import NotEnoughResults as NotEnoughResults
+    from coded_jax.service.gathering import WrongResults as WrongResults
     from coded_jax.service.requests import Response as Response
     from coded_jax.service.service import Overloaded as Overloaded
     from coded_jax.service.service import Service as Service
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from coded_jax.service.start import serve as serve
 
 _MODULES = {
-    "Closed": "engine",
+    "Closed": "gathering",
     "ENGINES": "start",
     "Faults": "faults",
-    "NotEnoughResults": "engine",
+    "NotEnoughResults": "gathering",
     "Overloaded": "service",
     "Response": "requests",
     "ServeConfig": "config",
     "Service": "service",
-    "WrongResults": "engine",
+    "WrongResults": "gathering",
     "serve": "start",
 }
 """The module in which each name is defined."""

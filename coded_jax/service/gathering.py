@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import queue
 import threading
 import time
@@ -17,11 +18,22 @@ from coded_jax.inference.pipeline import Results
 from coded_jax.inference.stages import CodedStage
 from coded_jax.service.byzantine import detection
 from coded_jax.service.byzantine.detection import StageCheck
-from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.pool import Call, Pool
 from coded_jax.types import Code, Kept, PyTree
 
 LOOK = 0.2  # seconds between looks whether the service is being closed
+
+
+class NotEnoughResults(RuntimeError):
+    """Fewer results arrived by the deadline than the code needs."""
+
+
+class WrongResults(RuntimeError):
+    """The results contradict each other, and none is found to blame."""
+
+
+class Closed(RuntimeError):
+    """The service was closed before the response."""
 
 
 class Judge(NamedTuple):
@@ -67,32 +79,6 @@ class Judge(NamedTuple):
         return function(self.stage, self.check, self.params, results, available)
 
 
-class Rules(NamedTuple):
-    """The code of a stage, and conditions on which waiting for its results ends.
-
-    Attributes:
-      code: the code.
-      k: number of data pieces.
-      limit: on the clock of `time.monotonic`.
-      closed: whether the service is being closed.
-      degrade: whether at the limit any results will do.
-      hedge_after: seconds after which missing pieces are sent again; infinite if never.
-      without: places that are not used.
-      judge: what results are checked by; they are believed if None.
-      check_wait: seconds that more results than are needed are waited for, to check.
-    """
-
-    code: Code
-    k: int
-    limit: float
-    closed: Callable[[], bool]
-    degrade: bool = False
-    hedge_after: float = float("inf")
-    without: Collection[int] = ()
-    judge: Judge | None = None
-    check_wait: float = 0.0
-
-
 class Arrived(NamedTuple):
     """A result that arrived.
 
@@ -107,6 +93,7 @@ class Arrived(NamedTuple):
     worker: int
 
 
+@dataclasses.dataclass(eq=False)
 class Gathering:
     """Collects the shares of one coded stage of one request.
 
@@ -114,7 +101,15 @@ class Gathering:
       pool: the workers.
       calls: n calls, one for each piece.
       places: of the pieces in the pool.
-      rules: when to stop.
+      code: of the stage.
+      k: number of data pieces.
+      limit: when the wait ends, on the clock of `time.monotonic`.
+      closed: whether the service is being closed.
+      degrade: whether at the limit any results will do.
+      hedge_after: seconds after which missing pieces are sent again; infinite if never.
+      without: places that are not used.
+      judge: what results are checked by; they are believed if None.
+      check_wait: seconds that more results than are needed are waited for, to check.
 
     Attributes:
       shares: from piece to its result, of those that arrived and were not found wrong.
@@ -122,26 +117,36 @@ class Gathering:
       wrong: workers whose results the others contradict.
     """
 
-    def __init__(
-        self, pool: Pool, calls: Sequence[Call], places: Sequence[int], rules: Rules
-    ) -> None:
-        self._pool, self._calls, self._rules = pool, calls, rules
+    pool: Pool
+    calls: Sequence[Call]
+    places: Sequence[int]
+    code: Code
+    k: int
+    limit: float
+    closed: Callable[[], bool]
+    degrade: bool = False
+    hedge_after: float = float("inf")
+    without: Collection[int] = ()
+    judge: Judge | None = None
+    check_wait: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.shares: dict[int, Arrived] = {}
+        self.wrong: tuple[int, ...] = ()
+        self.checked = False
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._over = threading.Event()
-        sent = quorum.sent(rules.code.quorum, rules.k, len(calls))
-        self._own = {piece: places[piece] for piece in sent}
+        sent = quorum.sent(self.code.quorum, self.k, len(self.calls))
+        self._own = {piece: self.places[piece] for piece in sent}
         self._pending: list[tuple[int, int]] = []  # pieces, and to where they were sent
         # Places with nothing to do: at first those without a piece of their own.
         own = self._own.values()
-        self._idle = sorted({*range(len(pool))} - {*own, *rules.without})
+        self._idle = sorted({*range(len(self.pool))} - {*own, *self.without})
         self._unhedged = {*sent}  # pieces that were not sent again
         self._hedge_at = float("inf")
-        self.shares: dict[int, Arrived] = {}
-        self.checked = False
-        self.wrong: tuple[int, ...] = ()
 
     def _suffice(self, pieces: Collection[int]) -> bool:
-        return quorum.suffices(self._rules.code.quorum, self._rules.k, pieces)
+        return quorum.suffices(self.code.quorum, self.k, pieces)
 
     @property
     def enough(self) -> bool:
@@ -162,29 +167,28 @@ class Gathering:
           WrongResults: they contradict each other, and none is found to blame.
           Closed: the service was closed meanwhile.
         """
-        self._hedge_at = time.monotonic() + self._rules.hedge_after
+        self._hedge_at = time.monotonic() + self.hedge_after
         for piece, place in self._own.items():
-            if place not in self._rules.without:
+            if place not in self.without:
                 self._send(piece, place)
         try:
             self._wait_for_enough()
-            if self._rules.judge is not None:
-                self._check(self._rules.judge)
+            if self.judge is not None:
+                self._check(self.judge)
         finally:
             self._over.set()
             for piece, place in self._pending:
                 if piece not in self.shares:
-                    self._pool.count_loss(self._pool.holder(place), "late")
+                    self.pool.count_loss(self.pool.holder(place), "late")
 
     def _wait_for_enough(self) -> None:
         """Takes results until they are enough, or else until the limit."""
-        rules = self._rules
-        self._wait(lambda: self.enough or not self._hopeful(), rules.limit)
-        some = rules.degrade and self.shares and rules.code.traits.answers_always
+        self._wait(lambda: self.enough or not self._hopeful(), self.limit)
+        some = self.degrade and self.shares and self.code.traits.answers_always
         if not (self.enough or some):
-            needed = quorum.in_words(rules.code.quorum, rules.k)
+            needed = quorum.in_words(self.code.quorum, self.k)
             raise NotEnoughResults(
-                f"results {sorted(self.shares)} of {len(self._calls)} arrived in "
+                f"results {sorted(self.shares)} of {len(self.calls)} arrived in "
                 f"time, which is not enough for a code that needs {needed}"
             )
 
@@ -201,7 +205,7 @@ class Gathering:
 
     def _check(self, judge: Judge) -> None:
         """Compares the results, and leaves out those that the others contradict."""
-        limit = min(time.monotonic() + self._rules.check_wait, self._rules.limit)
+        limit = min(time.monotonic() + self.check_wait, self.limit)
         missing = lambda: {piece for piece, _ in self._pending} - {*self.shares}
         self._wait(lambda: not missing(), limit)
         while judge.can_judge(self.shares):
@@ -212,26 +216,26 @@ class Gathering:
             piece = judge.culprit(shares)
             if piece is None:
                 raise WrongResults(
-                    f"results {sorted(shares)} of {len(self._calls)} contradict each "
+                    f"results {sorted(shares)} of {len(self.calls)} contradict each "
                     "other, and do not say which one is wrong"
                 )
             worker = self.shares.pop(piece).worker
             self.wrong += (worker,)
-            self._pool.count_loss(worker, "wrong")
+            self.pool.count_loss(worker, "wrong")
             self._wait_for_enough()
 
     def _send(self, piece: int, place: int, attempt: int = 0) -> None:
         self._pending.append((piece, place))
-        self._pool.send(
+        self.pool.send(
             place,
-            self._calls[piece]._replace(attempt=attempt),
+            self.calls[piece]._replace(attempt=attempt),
             lambda result, worker: self._inbox.put((piece, place, worker, result)),
             lambda: not self._over.is_set(),
         )
 
     def _take(self, timeout: float) -> bool:
         """Takes the next result, and returns whether one arrived within the timeout."""
-        if self._rules.closed():
+        if self.closed():
             raise Closed("the service was closed before the response")
         try:
             arrived = self._inbox.get(timeout > 0, timeout or None)
@@ -241,9 +245,9 @@ class Gathering:
         self._pending.remove((piece, place))
         if isinstance(result, BaseException):
             return True
-        call = self._calls[piece]
+        call = self.calls[piece]
         if result.shape != (len(call.query), *call.piece.share) or not _finite(result):
-            self._pool.count_loss(worker, "bad")
+            self.pool.count_loss(worker, "bad")
         else:
             self._idle.append(place)  # also if another was first with this piece
             self.shares.setdefault(piece, Arrived(result, place, worker))
@@ -254,7 +258,7 @@ class Gathering:
         expected = {piece for piece, _ in self._pending}
         if self._hedge_at < float("inf") and (self._pending or self._idle):
             expected |= self._unhedged  # from workers idle by then
-        if self._rules.degrade:
+        if self.degrade:
             return bool(expected - {*self.shares})
         return self._suffice(expected | {*self.shares})
 

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -20,7 +20,8 @@ from scipy.special import softmax
 from coded_jax.codes.quorum import held
 from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.engine import Inference
+from coded_jax.service.engine import Engine, Inference
+from coded_jax.service.gathering import Closed
 
 
 class Response(NamedTuple):
@@ -151,18 +152,18 @@ class Request:
     """A request, of which the parts are answered one by one.
 
     Attributes:
+      engine: computes it, the same for all parts.
       begun, end: on the clock of `time.monotonic`: its arrival and its deadline.
       without: workers that are not used.
       parts: how many there are.
-      engine: computes it, the same for all parts.
       future: its response to come.
     """
 
+    engine: Engine
     begun: float
     end: float
     without: tuple[int, ...]
     parts: int
-    engine: Any = None
     future: Future[Response] = dataclasses.field(default_factory=Future)
     _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
     _responses: dict[int, Response] = dataclasses.field(default_factory=dict)
@@ -198,13 +199,9 @@ class Request:
 
 
 class RequestPart(NamedTuple):
-    """Images of a request that are computed at once.
+    """Images `[B, H, W, C]` of a request that are computed at once, its part `index`.
 
-    Attributes:
-      request: that they belong to.
-      index: of the part, from 0.
-      number: of the inference, if no others are joined to it.
-      images: `[B, H, W, C]`.
+    `number` is that of the inference, if no others are joined to it.
     """
 
     request: Request
@@ -223,24 +220,29 @@ class Line:
     """
 
     def __init__(self, most: int | None = None, wait: float = 0.0) -> None:
-        self._most, self._wait = most, wait
+        self._most, self._wait = most or 0, wait
         self._parts: deque[RequestPart] = deque()
         self._changed = threading.Condition()
         self._taking = threading.Lock()
         self._closed = False
 
     def put(self, parts: Sequence[RequestPart]) -> None:
-        """Lets parts wait."""
+        """Lets parts wait.
+
+        Raises:
+          Closed: the line is closed.
+        """
         with self._changed:
+            if self._closed:
+                raise Closed("the service is closed")
             self._parts.extend(parts)
             self._changed.notify_all()
 
     def take(self) -> list[RequestPart]:
-        """Takes the first part, and those that are joined to it; none if none waits.
-
-        It waits for parts that may be joined.
-        """
+        """Waits for a part, and takes it with those that are joined to it, for which it
+        waits, too; takes none when the line is closed and empty."""
         with self._taking, self._changed:  # one thread at a time waits for others
+            self._changed.wait_for(lambda: self._parts or self._closed)
             taken = [self._parts.popleft()] if self._parts else []
             while taken and self._may_join(taken):
                 left = taken[0].request.begun + self._wait - time.monotonic()
@@ -250,18 +252,15 @@ class Line:
                     break
             return taken
 
-    def close(self) -> list[RequestPart]:
-        """Takes all parts, and lets nobody wait for others any more."""
+    def close(self) -> None:
+        """Lets no more parts wait, and no part for others."""
         with self._changed:
             self._closed = True
-            left = [*self._parts]
-            self._parts.clear()
             self._changed.notify_all()
-            return left
 
     def _may_join(self, taken: list[RequestPart]) -> bool:
         """Returns whether the next part can be joined, or one that has not arrived."""
-        room = (self._most or 0) - sum(len(part.images) for part in taken)
+        room = self._most - sum(len(part.images) for part in taken)
         if not self._parts:
             return room > 0
         following, first = self._parts[0].request, taken[0].request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import itertools
 import threading
 import time
@@ -17,7 +16,8 @@ from coded_jax.checks import first_line, require
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import requests
 from coded_jax.service.config import DEFAULTS, ServeConfig
-from coded_jax.service.engine import Closed, Engine, NotEnoughResults, WrongResults
+from coded_jax.service.engine import Engine
+from coded_jax.service.gathering import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.metrics import Metrics
 from coded_jax.service.requests import Line, Request, RequestPart, Response
 
@@ -69,8 +69,12 @@ class Service:
         self._numbers = itertools.count()
         self._slots = threading.Semaphore(config.in_flight + config.queue)
         self._line = Line(config.max_batch, config.max_wait)
-        # A turn for each part: it computes the first one that waits.
-        self._turns = concurrent.futures.ThreadPoolExecutor(config.in_flight, "request")
+        self._threads = [
+            threading.Thread(target=self._run, name="request", daemon=True)
+            for _ in range(config.in_flight)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def model(self) -> CodedModel:
@@ -90,7 +94,8 @@ class Service:
           images: `[B, H, W, C]` of the pipeline's `image_dtype`, as in the data set.
           deadline: seconds; the service's own if None.
           without: workers that are not to be used, by number.
-          block: whether to wait, until the deadline, while the queue is full.
+          block: whether to wait, until the deadline, while the queue is full, and to
+            try also while no request can be answered.
 
         Returns:
           The response to come. It fails with `NotEnoughResults`, `WrongResults` or
@@ -99,6 +104,7 @@ class Service:
         Raises:
           ValueError: wrong images or too many, or a deadline that is not positive.
           Overloaded: the queue is full.
+          NotReady: no request can be answered now; says why.
           Closed: the service is closed.
         """
         begun = time.monotonic()
@@ -112,6 +118,11 @@ class Service:
         seconds = self.deadline if deadline is None else deadline
         require("deadline", deadline, seconds > 0, "more than 0")
         seconds = min(seconds, threading.TIMEOUT_MAX)
+        # Where an answer is only doubted, it is tried.
+        obstacle = None if block or self._closed else self.engine.obstacle()
+        if obstacle is not None:
+            self._metrics.count(unready=1)
+            raise NotReady(obstacle)
         if not self._slots.acquire(block, seconds if block else None):
             self._metrics.count(overload=1)
             raise Overloaded(f"the queue was full for {seconds if block else 0:g} s")
@@ -120,32 +131,27 @@ class Service:
             engine = self.engine  # from now on: its model and its workers
             self._requests[engine] += 1
         sizes = requests.lengths(len(images), self._batches)
-        request = Request(begun, begun + seconds, tuple(without), len(sizes), engine)
+        request = Request(engine, begun, begun + seconds, tuple(without), len(sizes))
         request.future.add_done_callback(lambda done: self._end(engine, done))
         # Copies: the array of who has asked may change.
         pieces = np.split(images.copy(), np.cumsum(sizes)[:-1])
-        self._line.put(
-            [
-                RequestPart(request, i, next(self._numbers), own)
-                for i, own in enumerate(pieces)
-            ]
-        )
+        parts = [
+            RequestPart(request, i, next(self._numbers), own)
+            for i, own in enumerate(pieces)
+        ]
         try:
-            for _ in sizes:
-                self._turns.submit(self._turn)
-        except RuntimeError:
-            closed = Closed("the service is closed")
+            self._line.put(parts)
+        except Closed as closed:
             request.drop(closed)
-            raise closed from None
+            raise
         return request.future
 
     def summary(self) -> dict[str, Any]:
         """Returns counts and latencies so far, see `Metrics.summary`, how often the
         cluster was started anew (`cluster_restarts`), and the `obstacle`."""
         engine = self.engine
-        workers = engine.pool.status() if engine.pool else []
         return {
-            **self._metrics.summary(workers),
+            **self._metrics.summary(engine.pool.status()),
             "cluster_restarts": engine.restarts,
             "obstacle": self.obstacle(),
         }
@@ -161,18 +167,6 @@ class Service:
             return None
         return f"the last {self._failures} requests had no answer: {reason}"
 
-    def require_ready(self) -> None:
-        """Refuses a request that cannot be answered at the moment, and counts it.
-
-        Where that is only doubted, it is tried.
-
-        Raises:
-          NotReady: says why.
-        """
-        if (obstacle := self.engine.obstacle()) is not None:
-            self._metrics.count(unready=1)
-            raise NotReady(obstacle)
-
     def failure(self) -> str | None:
         """Returns why no request will be answered ever again; None if they may be."""
         return self.engine.failure()
@@ -186,7 +180,7 @@ class Service:
           ValueError: requests cannot have so many images.
           RuntimeError: a worker is not up, or cannot compute.
         """
-        _compile(self.engine, batch)
+        self.engine.warm_up(batch)
         self._batches.add(batch)
 
     def reload(self, model: CodedModel) -> None:
@@ -213,7 +207,7 @@ class Service:
             engine = self._start(model)
             try:
                 for batch in self._batches:
-                    _compile(engine, batch)
+                    engine.warm_up(batch)
                 with self._changed:
                     if self._closed:
                         raise Closed("the service is closed")
@@ -231,7 +225,9 @@ class Service:
 
     def release(self) -> None:
         """Ends when all requests have; the workers stay, for another service."""
-        self._turns.shutdown(wait=True)
+        self._line.close()
+        for thread in self._threads:
+            thread.join()
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, cancels those that wait, and ends the
@@ -239,11 +235,12 @@ class Service:
         with self._changed:
             self._closed = True
             self._changed.notify_all()  # a reload ends the engine of before
-        self._turns.shutdown(wait=False, cancel_futures=True)
-        for part in self._line.close():
-            part.request.drop(Closed("the service is closed"))
+        self._line.close()
+        while parts := self._line.take():
+            for part in parts:
+                part.request.drop(Closed("the service is closed"))
         self.engine.close()
-        self._turns.shutdown(wait=True)
+        self.release()
 
     def __enter__(self) -> Service:
         return self
@@ -260,16 +257,17 @@ class Service:
             self._requests[engine] -= 1
             self._changed.notify_all()
 
-    def _turn(self) -> None:
-        """Computes the parts that are first in the line, if any are left."""
-        batches = [self._line.take()]
-        while batches:
-            waiting = [own for own in batches.pop(0) if self._has_time(own.request)]
-            try:
-                batches += self._compute(waiting) if waiting else []
-            except Exception as error:
-                for part in waiting:
-                    self._fail(part.request, error)
+    def _run(self) -> None:
+        """Computes the parts that are first in the line, until it is closed."""
+        while parts := self._line.take():
+            batches = [parts]
+            for batch in batches:  # which grow
+                waiting = [part for part in batch if self._has_time(part.request)]
+                try:
+                    batches += self._compute(waiting) if waiting else []
+                except Exception as error:
+                    for part in waiting:
+                        self._fail(part.request, error)
 
     def _has_time(self, request: Request) -> bool:
         if request.wanted() and time.monotonic() >= request.end:
@@ -284,9 +282,8 @@ class Service:
           where it was not enough by that one; and each part by itself where results
           were wrong, since an alarm of one is no concern of the others.
         """
-        ends = [part.request.end for part in parts]
-        begun, end = time.monotonic(), min(ends)
-        later = [own for own, its_end in zip(parts, ends, strict=True) if its_end > end]
+        begun, end = time.monotonic(), min(part.request.end for part in parts)
+        later = [part for part in parts if part.request.end > end]
         first, images = parts[0], np.concatenate([part.images for part in parts])
         engine, without = first.request.engine, first.request.without
         padded = requests.padded(images, self._batches)
@@ -300,7 +297,7 @@ class Service:
         except WrongResults:
             if len(parts) == 1:
                 raise
-            return [[own] for own in parts]
+            return [[part] for part in parts]
         self._metrics.count(batches=1, images=len(images))
         response, row = requests.respond(engine.model, inference), 0
         for part in parts:
@@ -311,14 +308,13 @@ class Service:
         return [later] if response.degraded else []
 
     def _answer(self, part: RequestPart, response: Response, queued: float) -> None:
-        request = part.request
-        total = time.monotonic() - request.begun
+        total = time.monotonic() - part.request.begun
         seconds = {"queue": queued, **response.seconds, "total": total}
-        whole = request.answer(part.index, response._replace(seconds=seconds))
+        whole = part.request.answer(part.index, response._replace(seconds=seconds))
         if whole is not None:
             self._failures = 0
             self._metrics.answered(whole)
-            request.future.set_result(whole)
+            part.request.future.set_result(whole)
 
     def _fail(self, request: Request, error: Exception) -> None:
         short = isinstance(error, NotEnoughResults)
@@ -330,11 +326,3 @@ class Service:
                 self._failures += 1
             odd = "contradiction" if isinstance(error, WrongResults) else "error"
             self._metrics.count(**{"shortfall" if short else odd: 1})
-
-
-def _compile(engine: Engine, batch: int) -> None:
-    """Compiles all programs that a batch needs."""
-    model = engine.model
-    images = np.zeros((batch, *model.image_shape), model.pipeline.image_dtype)
-    model.check_images(images)
-    engine.warm_up(images)

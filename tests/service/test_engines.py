@@ -1,4 +1,4 @@
-"""What all engines promise: the local one, Ray's, and the SPMD program."""
+"""What all engines promise: the local one, and Ray's."""
 
 import importlib.util
 
@@ -25,8 +25,8 @@ STAGES = {
 @pytest.fixture(
     scope="module",
     params=[
-        *[("local", 2), ("local", "convolutions"), ("spmd", 1)],
-        *[pytest.param(served, marks=LONG) for served in (("spmd", 2), ("ray", 2))],
+        *[("local", 1), ("local", 2), ("local", "convolutions")],
+        pytest.param(("ray", 2), marks=LONG),
     ],
     ids=str,
 )

@@ -1,6 +1,5 @@
 """Faults on purpose: their draws, and the worker and the engine that meet them."""
 
-import threading
 from concurrent.futures import Future
 
 import numpy as np
@@ -85,19 +84,6 @@ def test_a_delay_occupies_the_worker():
     wrapper.close()
 
 
-def test_kills_begin_with_the_first_request_and_end_with_the_worker():
-    worker, killed = Worker(), threading.Event()
-    wrapper = faulty(Faults(), worker)
-    wrapper.disturb(killed.set, rate=1000.0, seed=[0])
-    wrapper.compute(call(None)).result(LIMIT)  # a warm-up
-    assert not killed.wait(0.1)
-    wrapper.compute(call()).result(LIMIT)
-    assert killed.wait(LIMIT)
-    wrapper.close()
-    killed.clear()
-    assert worker.closed and not killed.wait(0.1)
-
-
 def test_exceptions_and_nan():
     worker = Worker()
     wrapper = faulty(Faults(exceptions=1.0), worker)
@@ -156,7 +142,7 @@ def test_draws_are_pinned():
 
 @pytest.mark.parametrize(
     "name, value",
-    [("nans", 1.5), ("corruption", "lies"), ("kills", -1)],
+    [("nans", 1.5), ("corruption", "lies"), ("stragglers", -1)],
 )
 def test_wrong_faults_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}: "):

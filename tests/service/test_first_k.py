@@ -238,9 +238,8 @@ def test_one_compilation_serves_all_patterns(model, images):
         ("shortfall", {"shortfall": "guess"}),
         ("deadline", {"deadline": -1.0}),
         ("address", {"address": "localhost:1"}),
-        ("faults", {"engine": "spmd", "faults": Faults()}),
         ("batches", {"batches": (0,)}),
-        ("hedge_after", {"engine": "spmd", "hedge_after": 1.0}),
+        ("hedge_after", {"hedge_after": -1.0}),
     ],
 )
 def test_wrong_settings_are_refused(model, name, settings):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from coded_jax import codes
-from coded_jax.service.engine import NotEnoughResults, WrongResults
-from coded_jax.service.gathering import Gathering, Rules
+from coded_jax.service.gathering import Gathering, NotEnoughResults, WrongResults
 from coded_jax.service.parts import Piece
 from coded_jax.service.pool import Call
 from coded_jax.types import CodeShape
@@ -48,8 +47,8 @@ def gathers(pool, code, r, limit=NEVER, **rules):
         Call(Piece((1, 1), i, (0, 0), SHARE), np.zeros((1, 1, 1, 1)), 7)
         for i in range(2 + r)
     ]
-    rules = Rules(code, 2, limit, lambda: False, **rules)
-    return Gathering(pool, calls, range(2 + r), rules)
+    rules |= {"k": 2, "limit": limit, "closed": lambda: False}
+    return Gathering(pool, calls, range(2 + r), code, **rules)
 
 
 def gathering(pool, code="mds", **rules):

@@ -70,5 +70,3 @@ def test_checks_that_do_not_fit_are_refused(finished):
         serve(model, check_wait=1.0)
     with refused("folder"):
         serve(finished, check_wait=1.0)
-    with refused("check_wait"):
-        serve(model, "spmd", check=check, check_wait=1.0)

@@ -82,11 +82,9 @@ def test_a_workdir_is_given_its_functions(model, workdir, images):
     base = BaseModel(lambda *_: variables, (block,), head)
     with pytest.raises(ValueError, match="base: "):
         serve(workdir)
-    network = {"base": base, "variables": variables}
-    with serve(workdir, batches=(4,), deadline=600, **network) as service:
+    loaded = coded_jax.load(workdir, 1, base=base, variables=variables)
+    with serve(loaded, batches=(4,), deadline=600) as service:
         require_answers(service, model, images)
-    with pytest.raises(ValueError, match="base: .* none beside a model"):
-        serve(model, base=base)
 
 
 def shipped_and_whole(name):

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from coded_jax.service.gathering import Closed
 from coded_jax.service.requests import (
     Line,
     Request,
@@ -33,7 +34,7 @@ def test_parts_fit_into_the_sizes(images):
 
 def part(images=1, without=(), begun=None, end=NEVER):
     begun = time.monotonic() if begun is None else begun
-    request = Request(begun, end, without, 1)
+    request = Request(None, begun, end, without, 1)
     return RequestPart(request, 0, 0, np.zeros((images, 1, 1, 1), np.uint8))
 
 
@@ -41,6 +42,7 @@ def test_parts_that_wait_are_joined_up_to_the_most():
     line = Line(8, wait=0.0)
     parts = [part(3), part(4), part(1), part(2), part(8), part(7)]
     line.put(parts)
+    line.close()
     taken = [line.take() for _ in range(5)]
     assert [sum(len(p.images) for p in some) for some in taken] == [8, 2, 8, 7, 0]
 
@@ -48,7 +50,10 @@ def test_parts_that_wait_are_joined_up_to_the_most():
 def test_parts_without_other_workers_are_not_joined():
     line = Line(8, wait=0.0)
     line.put([part(without=(0,)), part(without=(0,)), part(), part(without=(0,))])
+    line.close()
     assert [len(line.take()) for _ in range(4)] == [2, 1, 1, 0]
+    with pytest.raises(Closed):
+        line.put([part()])
 
 
 def test_the_first_waits_for_others():
@@ -70,7 +75,7 @@ def response(values, used, degraded=False, seconds=1.0):
 
 
 def test_a_request_is_answered_when_all_its_parts_are():
-    request = Request(0.0, NEVER, (), 3)
+    request = Request(None, 0.0, NEVER, (), 3)
     assert request.wanted() and not request.future.cancel()
     assert request.answer(1, response([2], (0, 1), seconds=3.0)) is None
     assert request.answer(2, response([3, 4], (1, 2), degraded=True)) is None

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.engine import Inference, NotEnoughResults
+from coded_jax.service.engine import Inference
+from coded_jax.service.gathering import NotEnoughResults
 from coded_jax.service.requests import respond
 from coded_jax.service.service import AlreadyReloading, Service
 from tests.errors import refused
@@ -60,7 +62,7 @@ def test_probabilities_are_those_of_the_temperature(model, lost):
 class Engine:
     """Loses what it is told not to use."""
 
-    pool = None
+    pool = SimpleNamespace(status=lambda: [])
     restarts = 0
 
     def __init__(self, model):
@@ -74,8 +76,8 @@ class Engine:
             raise RuntimeError("no")
         return inference(without, np.zeros((len(images), 2)))
 
-    def warm_up(self, images):
-        assert images.shape == (1, 28, 28, 1)
+    def warm_up(self, batch):
+        assert batch == 1
 
     def close(self):
         pass
@@ -208,9 +210,8 @@ def test_a_service_whose_requests_all_fail_does_not_look_ready(model, monkeypatc
         with monkeypatch.context() as context:
             context.setattr("coded_jax.service.service.DOUBTS", (10, 0.0))
             assert service.obstacle() is None  # for a while only
-        service.require_ready()
         engine.answers = True
-        assert service.submit(images).exception() is None
+        assert service.submit(images, block=False).exception() is None
         assert service.obstacle() is None
 
 

@@ -56,9 +56,6 @@ def _check_front(settings: WebConfig) -> str | None:
         problem = f"serve: it needs {error.name}; pip install 'coded_jax[serve]'"
         raise ImportError(problem) from None
 
-    engine = runtime_flags.ENGINE.value
-    fits = not DEMO.value or ENGINES[engine].workers is not None
-    require("demo", DEMO.value, fits, f"none with the engine {engine!r}")
     ports = {"port": (settings.host, settings.port)}
     if METRICS_PORT.value is not None:
         ports["metrics_port"] = ("127.0.0.1", METRICS_PORT.value)
@@ -99,8 +96,7 @@ def _listening(
     from coded_jax.service.web.page import Demo
 
     def reload() -> None:
-        pooled = ENGINES[runtime_flags.ENGINE.value].workers is not None
-        service.reload(load(WORKDIR.value, 1 if pooled else DEVICES.value))
+        service.reload(load(WORKDIR.value, 1))
         startup.shorten_collections()
 
     def tell_of_reload() -> None:

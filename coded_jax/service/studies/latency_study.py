@@ -26,8 +26,9 @@ from coded_jax.runs import workdir
 from coded_jax.runs.coded_model import CodedModel, compiled_infer
 from coded_jax.runs.progress import progress_bars
 from coded_jax.service import requests as responses
-from coded_jax.service.engine import Inference, NotEnoughResults
+from coded_jax.service.engine import Inference
 from coded_jax.service.faults import Faults, FaultyWorker, inject
+from coded_jax.service.gathering import NotEnoughResults
 from coded_jax.service.studies.pace import PacedFirstK, send_one_by_one
 from coded_jax.service.studies.rivals import ServedStrategy
 from coded_jax.types import Split
@@ -207,7 +208,7 @@ def measure_recovery(
     """
     pool = engine.pool
     inject(pool, CALM)
-    engine.warm_up(images[:1])
+    engine.warm_up(1)
     before = [worker["restarts"] for worker in pool.status()]
     begun = time.monotonic()
     for worker in pool.workers[:count]:

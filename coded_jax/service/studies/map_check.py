@@ -137,7 +137,6 @@ def _workers(
     )
     model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
     start = ENGINES[engine].workers
-    assert start is not None
     # The spares of hedged pieces are workers, too.
     spares = max(strategy.workload.n - pipeline.n, 0)
     workers = start(model, ServeConfig(batches=(1,), spares=spares))

@@ -22,9 +22,9 @@ from coded_jax.inference.costs import Cost
 from coded_jax.inference.stages import Sent
 from coded_jax.latency.machines import Draws, Machine, draws
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.service.engine import Inference, NotEnoughResults
+from coded_jax.service.engine import Engine, Inference
 from coded_jax.service.faults import Fault
-from coded_jax.service.first_k import FirstK
+from coded_jax.service.gathering import NotEnoughResults
 from coded_jax.service.pool import Call, Pool
 
 IDLE = 0.0005  # seconds between looks whether all workers are idle
@@ -72,7 +72,7 @@ class Pace:
         return Fault(least=float(least), there=there, back=back, over=over)
 
 
-class PacedFirstK(FirstK):
+class PacedFirstK(Engine):
     """The first k of n, with a client that computes no faster than it is told to.
 
     Args:
@@ -144,7 +144,7 @@ def send_one_by_one(
     Raises:
       RuntimeError: a worker does not become idle within the deadline.
     """
-    engine.warm_up(images[:1])
+    engine.warm_up(1)
     seconds, inferences = np.full(len(images), np.inf), dict[int, Inference]()
     for i in range(len(images)):
         _wait_until_idle(engine.pool, deadline)

@@ -27,7 +27,7 @@ from starlette.staticfiles import StaticFiles
 from coded_jax.service import metrics
 from coded_jax.service import service as services
 from coded_jax.service.config import WebConfig
-from coded_jax.service.engine import Closed, NotEnoughResults, WrongResults
+from coded_jax.service.gathering import Closed, NotEnoughResults, WrongResults
 from coded_jax.service.requests import ARRAYS, Response
 from coded_jax.service.web import images, page
 from coded_jax.service.web.server import guarded
@@ -110,8 +110,7 @@ async def predict(request: Request) -> Answer:
     def submit() -> concurrent.futures.Future[Response]:
         with images.refusals():
             batch = images.decode(body, service.model)
-            service.require_ready()
-            # A full queue is an error at once: no thread waits for it.
+            # A full queue, or no workers, is an error at once: no thread waits.
             return service.submit(batch, seconds, block=False)
 
     # A picture may take a while to decode, for which others are not to wait; a small

@@ -171,8 +171,8 @@ class Demo:
     """Faults of single workers of a service; it satisfies `Source` itself.
 
     Args:
-      service: whose workers meet them, of an engine that has workers. Where it comes to
-        have other ones, these begin without faults.
+      service: whose workers meet them. Where it comes to have other ones, these begin
+        without faults.
       restart: seconds after which a worker that is no process is back when it has been
         killed.
     """
@@ -226,7 +226,6 @@ class Demo:
     def _look(self) -> None:
         """Has the present workers meet the faults from now on."""
         pool = self._service.engine.pool
-        assert pool is not None
         if pool is not self._pool:
             self._pool, self._states = pool, [""] * len(pool)
             met = [w.faults for w in pool.workers if isinstance(w, FaultyWorker)]

@@ -43,6 +43,8 @@ class Service:
 
     def submit(self, images, deadline=None, without=(), block=True):
         assert not block
+        if self.why_not:
+            raise NotReady(self.why_not)
         if self.error:
             raise self.error
         self.images = images
@@ -61,10 +63,6 @@ class Service:
 
     def obstacle(self):
         return self.why_not
-
-    def require_ready(self):
-        if self.why_not:
-            raise NotReady(self.why_not)
 
     def failure(self):
         return self.end
