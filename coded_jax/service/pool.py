@@ -222,22 +222,21 @@ class Pool:
         Raises:
           RuntimeError: a worker did not answer in time, or its computation raised.
         """
-        inbox: queue.SimpleQueue = queue.SimpleQueue()
-        for place in range(len(self)):
+        futures = [Future() for _ in self._states]
+        for place, future in enumerate(futures):
             self.send(
                 place,
                 calls[place % len(calls)],
-                deliver=lambda result, worker: inbox.put(result),
+                deliver=lambda result, worker, future=future: future.set_result(result),
                 wanted=lambda: True,
                 patience=STARTUP,  # it may have to compile first
             )
-        for _ in self._states:
+        for future in futures:
             try:
-                result = inbox.get(timeout=STARTUP)
-            except queue.Empty:
-                raise RuntimeError(
-                    f"a worker has not answered within {STARTUP:g} s"
-                ) from None
+                result = future.result(STARTUP)
+            except TimeoutError:
+                problem = f"a worker has not answered within {STARTUP:g} s"
+                raise RuntimeError(problem) from None
             if isinstance(result, BaseException):
                 raise RuntimeError(f"a worker cannot compute: {result}") from result
 
@@ -249,12 +248,7 @@ class Pool:
         reason has been counted. A worker of whom too many are `"wrong"`, or half of the
         last ones `"bad"`, is started anew.
         """
-        state = self._states[worker]
-        state.losses[reason] += reason != "late" or state.ready
-        if reason == "bad":
-            state.useless.append(state.results)
-        state.strikes += reason == "wrong"
-        self._judge(state)
+        self._charge(self._states[worker], reason)
 
     def holder(self, place: int) -> int:
         """Returns the number of the worker that holds a place at the moment."""
@@ -343,13 +337,15 @@ class Pool:
         state.results += 1
         job.deliver(error if error is not None else future.result(), state.number)
         if error is not None:
-            state.losses["raised"] += 1
-            state.useless.append(state.results)
-            self._judge(state)
+            self._charge(state, "raised")
         self._pump(state)
 
-    def _judge(self, state: _State) -> None:
-        """Has a worker started anew that errs again and again."""
+    def _charge(self, state: _State, reason: str) -> None:
+        """Counts a loss, and has a worker started anew that errs again and again."""
+        state.losses[reason] += reason != "late" or state.ready
+        state.strikes += reason == "wrong"
+        if reason in ("raised", "bad"):
+            state.useless.append(state.results)
         full = len(state.useless) == USELESS
         often = full and state.results - state.useless[0] < 2 * USELESS
         if state.ready and (often or state.strikes >= self._config.strikes):
@@ -396,22 +392,19 @@ class Pool:
         """Notices workers that hang, and probes those that are idle or down."""
         now = time.monotonic()
         silent = now - state.since
-        if state.ending is not None:
-            if state.ending.is_alive() and silent < STARTUP:
-                return  # what ends the one is not to meet the next one
-            state.ending = None
+        if state.ending and state.ending.is_alive() and silent < STARTUP:
+            return  # what ends the one is not to meet the next one
         if state.running:
             limit = state.running[0].patience
-        elif state.ready:
-            limit, pause = self._config.patience + BEAT, BEAT
         else:
-            limit = STARTUP
-            pause = min(max(TICK, PAUSE * (now - state.down)), LONGEST_PAUSE)
-        if not state.running:
-            if state.probe is None:
-                if silent > pause:
-                    state.probe = state.worker.probe()
-            elif state.probe.done():
+            if state.ready:
+                limit, pause = self._config.patience + BEAT, BEAT
+            else:
+                pause = min(max(TICK, PAUSE * (now - state.down)), LONGEST_PAUSE)
+                limit = STARTUP
+            if state.probe is None and silent > pause:
+                state.probe = state.worker.probe()
+            elif state.probe is not None and state.probe.done():
                 self._take_probe(state, state.probe)
                 return
         if silent > limit:
