@@ -33,7 +33,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that a worker's process imports `piece_server` and no more.
+    # Lazy, so that a worker's process imports `parts` and no more.
     if name in _MODULES:
         return getattr(import_module(f"coded_jax.service.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

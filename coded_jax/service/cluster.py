@@ -9,17 +9,17 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import ipaddress
 import os
 import signal
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coded_jax.checks import require
+from coded_jax.service.config import is_loopback
 
 OLDEST = (2, 52)  # the first Ray with authentication by token
 LARGEST_ACTION = 1024  # bytes of a `struct sigaction`, of any system
@@ -116,11 +116,16 @@ def connect(address: str | None, n: int) -> None:
       RuntimeError: there is no cluster at that address, or Ray has been started by
         something else in this process.
     """
-    # What follows is read when Ray is imported, and by its processes.
     loopback = address is None or check_address(address)
+    # What follows is read when Ray is imported, and by its processes.
     if loopback:
-        token = {"RAY_AUTH_MODE": "token"} if address is None else {}
-        _keep_to_loopback({LOOPBACK: "0", **token})
+        needed = {LOOPBACK: "0"}
+        if address is None:
+            needed["RAY_AUTH_MODE"] = "token"
+        if "ray" in sys.modules and not needed.items() <= os.environ.items():
+            text = " and ".join(f"{name}={value}" for name, value in needed.items())
+            raise RuntimeError(f"Ray was imported before; set {text} before that")
+        os.environ.update(needed)
     # Several processes may share an accelerator. And Ray would end this process a
     # minute after it has lost the head of a cluster that it has joined.
     own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -128,46 +133,30 @@ def connect(address: str | None, n: int) -> None:
     for name, value in (own if address is None else joined).items():
         os.environ.setdefault(name, value)
     ray = import_ray()
-    if address is None:
-        _start(ray, n)
-    else:
-        try:
-            with _own_handlers():
+    options = {
+        "num_cpus": n,
+        "include_dashboard": False,
+        "object_store_memory": 2**27,
+        # A frozen process does not end when it is asked to.
+        "_system_config": {"kill_worker_timeout_milliseconds": 500, **SETTINGS},
+    }
+    with warnings.catch_warnings(), _own_handlers():
+        # Ray's forks become other programs at once: JAX's threads do no harm.
+        warnings.filterwarnings("ignore", "os.fork")
+        if address is None:
+            with _environment(SILENT):
+                ray.init("local", **options, **QUIET)
+        else:
+            try:
                 ray.init(address, **QUIET)
-        except (ConnectionError, RuntimeError) as error:
-            problem = f"address: no Ray cluster at {address!r} ({error})"
-            raise RuntimeError(problem) from error
+            except (ConnectionError, RuntimeError) as error:
+                problem = f"address: no Ray cluster at {address!r} ({error})"
+                raise RuntimeError(problem) from error
     machines = {node["NodeManagerAddress"] for node in ray.nodes()}
-    if loopback and not _on_loopback(machines):
+    if loopback and not all(map(is_loopback, machines)):
         ray.shutdown()
         accepted = f"one of its cluster's machines, {sorted(machines)}"
         raise ValueError(f"address: {address!r} given, {accepted} accepted")
-
-
-def _start(ray: Any, n: int) -> None:
-    with warnings.catch_warnings(), _own_handlers(), _environment(SILENT):
-        # Ray's forks become other programs at once: JAX's threads do no harm.
-        warnings.filterwarnings("ignore", "os.fork")
-        ray.init(
-            "local",
-            num_cpus=n,
-            include_dashboard=False,
-            object_store_memory=2**27,
-            # A frozen process does not end when it is asked to.
-            _system_config={"kill_worker_timeout_milliseconds": 500, **SETTINGS},
-            **QUIET,
-        )
-
-
-def _keep_to_loopback(variables: Mapping[str, str]) -> None:
-    if "ray" in sys.modules and not variables.items() <= os.environ.items():
-        needed = " and ".join(f"{name}={value}" for name, value in variables.items())
-        raise RuntimeError(f"Ray was imported before; set {needed} before that")
-    os.environ.update(variables)
-
-
-def _on_loopback(addresses: Collection[str]) -> bool:
-    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
 
 
 def node_watch() -> Callable[[float], bool]:
@@ -241,7 +230,7 @@ def check_address(address: str) -> bool:
     require("address", address, bool(host) and port.isdecimal(), "host:port")
     try:
         resolved = {str(info[4][0]) for info in socket.getaddrinfo(host, int(port))}
-        loopback = _on_loopback(resolved)
+        loopback = all(map(is_loopback, resolved))
         if not loopback:
             token = os.environ.get("RAY_AUTH_MODE") == "token"
             fits = token and os.environ.get(LOOPBACK) != "0"
@@ -249,19 +238,15 @@ def check_address(address: str) -> bool:
             require("address", address, fits, accepted)
         # Before Ray, which would try for minutes: `ray health-check` takes 40 s.
         socket.create_connection((host, int(port)), timeout=10).close()
-        if not loopback and _is_healthy(address, {"RAY_AUTH_MODE": "disabled"}):
+        if not loopback:
+            command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+            command += ["--address", address]
+            tokenless = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+            asked = {"env": tokenless, "capture_output": True, "timeout": 60}
+            refused = subprocess.run(command, **asked).returncode != 0
             accepted = "a cluster that answers only with a token"
-            raise ValueError(f"address: {address!r} given, {accepted} accepted")
+            require("address", address, refused, accepted)
     except (OSError, subprocess.TimeoutExpired) as error:
         problem = f"address: no cluster answers at {address!r} ({error})"
         raise RuntimeError(problem) from None
     return loopback
-
-
-def _is_healthy(address: str, variables: Mapping[str, str]) -> bool:
-    """Returns whether a cluster answers a process with these variables."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    command += ["--address", address]
-    environment = {**os.environ, **variables}
-    done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
-    return done.returncode == 0

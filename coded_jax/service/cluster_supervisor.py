@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from coded_jax.checks import first_line
 from coded_jax.devices import startup
@@ -35,13 +35,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between attempts to connect
 log = logging.getLogger("coded_jax")
 
 
-class Member(Protocol):
-    """Something that lives on the cluster."""
-
-    def lose(self, error: WorkerLost) -> None:
-        """Fails what is under way with an error, and lets go of all that is Ray's."""
-
-
 class Supervisor:
     """Connects this process with a Ray cluster, and looks after the cluster.
 
@@ -51,13 +44,14 @@ class Supervisor:
       reconnect_for: seconds for which it is tried to bring a lost cluster back.
 
     Attributes:
-      members: told when the cluster is lost; it is left with the last of them.
+      members: told by an error when the cluster is lost: each fails what is under way,
+        and lets go of all that is Ray's. It is left with the last of them.
       restarts: how often the cluster was started anew, or joined again.
     """
 
     def __init__(self, address: str | None, n: int, reconnect_for: float) -> None:
         self.address, self._n, self._reconnect_for = address, n, reconnect_for
-        self.members: list[Member] = []
+        self.members: list[Callable[[WorkerLost], None]] = []
         self.restarts = 0
         self._lock = threading.Lock()  # held while Ray is called
         self._up, self._given_up, self._closed = False, False, threading.Event()
@@ -101,7 +95,7 @@ class Supervisor:
                 raise WorkerLost(self.obstacle() or "the cluster has been left")
             yield
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Callable[[WorkerLost], None]) -> None:
         """Lets go of the cluster, which is left when no other member uses it."""
         with sharing:
             self.members.remove(member)
@@ -130,21 +124,17 @@ class Supervisor:
         started.set_result(None)
         while not self._closed.wait(LOOK):
             try:
-                problem = self._problem() if self._up else None
+                if self._up and (problem := self._problem()):
+                    self._recover(problem)
             except Exception:  # as without file descriptors
                 log.exception("the cluster is looked at again")
-                continue
-            if problem is not None:
-                self._recover(problem)
         self._leave("the service is closed")
 
     def _problem(self) -> str | None:
         """Returns the fault of the cluster, or None."""
         if self._machinery is not None:
-            problem = self._machinery.problem()
-        else:
-            problem = cluster.refusal(str(self.address))
-        return problem or self._complaint
+            return self._machinery.problem() or self._complaint
+        return cluster.refusal(str(self.address)) or self._complaint
 
     def _connect(self) -> None:
         cluster.connect(self.address, self._n)
@@ -178,7 +168,7 @@ class Supervisor:
         self._over.set()
         # What holds on to Ray's objects keeps Ray's connections from being closed.
         for member in [*self.members]:
-            member.lose(WorkerLost(reason))
+            member(WorkerLost(reason))
         cluster.disconnect()
 
     def _recover(self, problem: str) -> None:

@@ -62,9 +62,6 @@ class ServeConfig:
         at_least(0),
         FLOAT,
     )
-    strikes: int = setting(
-        3, "wrong results after which a worker is started anew", integers(1)
-    )
     devices: int | None = setting(
         None, "devices of this host, at most; all by default", integers(1), INTEGER
     )
@@ -153,9 +150,6 @@ class WebConfig:
         more_than(0),
     )
     connections: int = setting(256, "connections at once; 503 beyond", integers(1))
-    keep_alive: float = setting(
-        60.0, "seconds that a connection may be idle between requests", more_than(0)
-    )
     drain: float = setting(
         30.0,
         "seconds that requests in flight have when the service is told to end",

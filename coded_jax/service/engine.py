@@ -185,11 +185,6 @@ class Engine:
             x = decoded
         has_answer(pipeline, jnp.asarray(available))
 
-    @property
-    def restarts(self) -> int:
-        """Number of times that the cluster was started anew, or joined again."""
-        return self.supervisor.restarts if self.supervisor else 0
-
     def obstacle(self) -> str | None:
         """Returns why no request can be answered at the moment; None if they can."""
         if self._closed.is_set():
@@ -204,11 +199,6 @@ class Engine:
                 needed = quorum.in_words(stage.code.quorum, pipeline.k)
                 return f"{len(up)} of {pipeline.n} workers are up, and {needed} needed"
         return None
-
-    def failure(self) -> str | None:
-        """Returns why no request will be answered ever again: the cluster has been
-        given up; None if it has not, since single workers always come back."""
-        return self.supervisor.failure() if self.supervisor else None
 
     def close(self) -> None:
         """Ends requests in flight with `Closed`, and all workers."""

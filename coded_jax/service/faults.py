@@ -70,10 +70,6 @@ class Source(Protocol):
         ...
 
 
-class InjectedError(RuntimeError):
-    """An exception on purpose."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Faults:
     """Kinds of faults, and how often they occur.
@@ -200,8 +196,8 @@ class FaultyWorker:
     """A worker that meets faults; it satisfies `Worker` itself.
 
     Calls pass to the worker one after the other, so that a delay occupies it as it
-    would a slow device. A worker that is no process is killed and frozen by its wrapper
-    alone, which drops or withholds its results.
+    would a slow device. A worker that is no process is killed by its wrapper alone,
+    which drops its results.
 
     Args:
       worker: the worker.
@@ -222,7 +218,6 @@ class FaultyWorker:
         """Begins another life, whose calls are none of the one before."""
         meet = lambda call, future, sent: self._meet(life.ended, call, future, sent)
         self._life = life = CallThread(meet)
-        self._frozen = False
 
     def compute(self, call: Call) -> Future:
         return self._life.send(call)
@@ -256,9 +251,7 @@ class FaultyWorker:
         """Ends the worker as by SIGKILL; one that is no process is back after `away`
         seconds, or when it is healed."""
         self._life.end()
-        if self._frozen:  # then it does not send itself signals
-            self.worker.replace()
-        elif self._signal is not None:
+        if self._signal is not None:
             self._signal(signal.SIGKILL)
         else:
             self._away = time.monotonic() + away
@@ -266,12 +259,6 @@ class FaultyWorker:
     def heal(self) -> None:
         """Lets a worker that was killed be back."""
         self._away = 0.0
-
-    def freeze(self) -> None:
-        """Makes the worker stand still, as by SIGSTOP."""
-        self._frozen = True
-        if self._signal is not None:
-            self._signal(signal.SIGSTOP)
 
     def close(self) -> None:
         self._life.end()
@@ -281,29 +268,23 @@ class FaultyWorker:
     def _meet(self, ended: Future, call: Call, future: Future, sent: float) -> None:
         """Passes a call on, and its result back, as its fault allows."""
 
-        def pause(seconds: float | None, *over: Future | None) -> None:
-            ends = [end for end in (ended, *over) if end is not None]
-            if seconds is None or seconds > 0:
-                limit = None if seconds is None else min(seconds, threading.TIMEOUT_MAX)
-                wait(ends, limit, return_when=FIRST_COMPLETED)
-
-        def require_alive() -> None:
-            if self._frozen:
-                wait([ended])
+        def pause(seconds: float, *over: Future | None) -> None:
+            if seconds > 0:
+                ends = [end for end in (ended, *over) if end is not None]
+                seconds = min(seconds, threading.TIMEOUT_MAX)
+                wait(ends, seconds, return_when=FIRST_COMPLETED)
             if ended.done():
                 raise WorkerLost("ended")
 
         fault = self.faults.of_call(call, self.index, self.n)
         pause(sent + fault.there - time.monotonic(), fault.over)
         pause(fault.delay)
-        require_alive()
         if fault.kind == "raise":
-            raise InjectedError("an exception on purpose")
+            raise RuntimeError("an exception on purpose")
         begun = time.monotonic()
         computed = self.worker.compute(call)
-        pause(None, computed)
+        pause(threading.TIMEOUT_MAX, computed)
         pause(begun + fault.least - time.monotonic(), fault.over)
-        require_alive()
         share = self._changed(computed.result(), fault.kind, call)
         if fault.back > 0:  # on its way, while the worker goes on
             timer = threading.Timer(fault.back, future.set_result, (share,))

@@ -9,11 +9,17 @@ What later blocks need beside a stage's output stays at the front end (`types.St
 worker has the frozen network and nothing of the code, but for codes whose parity pieces
 have networks of their own. Any worker computes any piece of any code: its blocks
 and the place of its share are sent along with it.
+
+This is all that a worker's process imports, so that one that has died is soon back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import pickle
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,7 +29,9 @@ import numpy as np
 
 from coded_jax import splitting
 from coded_jax.codes import quorum
+from coded_jax.cpu_kernels import lowering
 from coded_jax.data.groups import answers_of_images, inputs_of_images
+from coded_jax.devices import startup
 from coded_jax.inference import stages
 from coded_jax.inference.pipeline import Pipeline, classify, inputs_of
 from coded_jax.inference.stages import Segment, Sent
@@ -48,6 +56,8 @@ class Piece(NamedTuple):
 
 ComputePiece = Callable[[Piece, Any], jax.Array]
 """`(piece, query [B, h, w, C]) -> share [B, M, M', D]`."""
+GROUPS = {"signal": "control", "live": "life"}
+"""Methods of the actor that do not wait for a computation, by Ray's groups of them."""
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -178,3 +188,60 @@ def share(
     outputs = stages.compute(stage, variables, query)
     sizes = (len(outputs), *shape, outputs.shape[-1])
     return jax.lax.dynamic_slice(outputs, (0, offset[0], offset[1], 0), sizes)
+
+
+class PieceServer:
+    """The actor: the frozen network in a worker's process.
+
+    Args:
+      batches: sizes of requests that it compiles before it answers.
+      cache: folder of compiled programs, see `startup.keep_compilations`.
+    """
+
+    def __init__(self, batches: list[int], cache: str | None) -> None:
+        self._batches, self._cache = batches, cache
+        self._received: list[bytes] = []
+
+    def receive(self, part: bytes) -> None:
+        """Takes the next part of the pickled `(pipeline, frozen, params)`."""
+        self._received.append(part)
+
+    def ping(self) -> int:
+        """Returns the number of its process, once it has compiled what was received."""
+        if self._received:
+            self._load(pickle.loads(b"".join(self._received)))
+            self._received.clear()
+        return os.getpid()
+
+    def _load(self, model: tuple[Pipeline, PyTree, PyTree]) -> None:
+        lowering.install()
+        with contextlib.suppress(ValueError):  # of another machine's folder
+            startup.keep_compilations(self._cache)
+        pipeline, *variables = model
+        self._dtype = jnp.dtype(pipeline.dtype)
+        self._compute_piece = make_compute(pipeline, *variables)
+        of_stages = [*zip(pipeline.stages, pieces(pipeline), strict=True)]
+        for batch in self._batches:
+            inputs = batch // pipeline.images_per_input
+            for stage, own in of_stages:
+                query = np.zeros((inputs, *stage.plan.piece_shape), self._dtype)
+                for piece in own:
+                    self._compute_piece(piece, query)
+
+    def compute(self, piece: list, shape: list[int], query: bytes) -> bytes | str:
+        """Returns the bytes of a share; or a string, the error of the computation."""
+        blocks, index, offset, share = piece
+        target = Piece(tuple(blocks), index, tuple(offset), tuple(share))
+        try:
+            array = np.frombuffer(query, self._dtype).reshape(shape)
+            return np.asarray(self._compute_piece(target, array)).tobytes()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    def signal(self, number: int) -> None:
+        """Sends its process a signal."""
+        os.kill(os.getpid(), number)
+
+    def live(self) -> None:
+        """Returns never: the call fails when the process ends."""
+        threading.Event().wait()

@@ -31,6 +31,7 @@ BEAT = 1.0  # seconds after which a worker that is idle has to show that it live
 PAUSE = 0.25  # between attempts to reach a worker, of the time since it was lost
 LONGEST_PAUSE = 5.0  # seconds
 USELESS = 5  # results that raised or are not finite, of twice as many: it is broken
+STRIKES = 3  # wrong results after which a worker is started anew
 HOPELESS = 20  # attempts in a row, of 7 s or more, after which a start has failed
 
 log = logging.getLogger("coded_jax")
@@ -140,7 +141,7 @@ class Pool:
 
     Args:
       workers: of the places, then spares.
-      config: of which `spares`, `patience` and `strikes` are looked at.
+      config: of which `spares` and `patience` are looked at.
     """
 
     def __init__(
@@ -348,7 +349,7 @@ class Pool:
             state.useless.append(state.results)
         full = len(state.useless) == USELESS
         often = full and state.results - state.useless[0] < 2 * USELESS
-        if state.ready and (often or state.strikes >= self._config.strikes):
+        if state.ready and (often or state.strikes >= STRIKES):
             self._lose(state)
             self._replace(state)
 

@@ -26,7 +26,7 @@ from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import cluster, cluster_supervisor
 from coded_jax.service.cluster_supervisor import Supervisor
 from coded_jax.service.config import ServeConfig
-from coded_jax.service.piece_server import GROUPS, PieceServer
+from coded_jax.service.parts import GROUPS, PieceServer
 from coded_jax.service.pool import Call, WorkerLost
 
 PART = 2**26  # bytes of a model that are sent at once
@@ -50,7 +50,7 @@ class RayWorker:
         self._actor: Any = None
         self._gone = threading.Event()  # whether the actor is, for good
         self._pending: dict[Future, Future] = {}  # from ours to Ray's
-        shared.members.append(self)
+        shared.members.append(self.lose)
 
     def compute(self, call: Call) -> Future:
         query = np.asarray(call.query)
@@ -98,7 +98,7 @@ class RayWorker:
     def close(self) -> None:
         self.replace()
         self.lose(WorkerLost("the service is closed"))
-        self.shared.leave(self)
+        self.shared.leave(self.lose)
 
     def _kill(self) -> None:
         with contextlib.suppress(Exception):

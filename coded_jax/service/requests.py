@@ -1,4 +1,4 @@
-"""Requests of any size, and the responses to them.
+"""Requests of any size, the responses to them, and metrics of both.
 
 A request is divided into parts of at most the largest size that has been compiled;
 parts that wait are joined, where that is asked for, and padded to the next size.
@@ -6,13 +6,13 @@ parts that wait are joined, where that is asked for, and padded to the next size
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import softmax
@@ -22,6 +22,13 @@ from coded_jax.evaluation import confidence
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service.engine import Engine, Inference
 from coded_jax.service.gathering import Closed
+
+KEPT = 100_000  # last requests, whose latencies quantiles are taken of
+QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+FAILURES = ("shortfall", "contradiction", "overload", "unready", "cancelled", "error")
+"""Ends of requests without a response: too few results, or wrong ones; a full queue, no
+workers to answer with; given up by who has asked; anything else."""
+ENDS = ("answered", "degraded", *FAILURES)
 
 
 class Response(NamedTuple):
@@ -221,7 +228,7 @@ class Line:
 
     def __init__(self, most: int | None = None, wait: float = 0.0) -> None:
         self._most, self._wait = most or 0, wait
-        self._parts: deque[RequestPart] = deque()
+        self._parts: collections.deque[RequestPart] = collections.deque()
         self._changed = threading.Condition()
         self._taking = threading.Lock()
         self._closed = False
@@ -266,3 +273,59 @@ class Line:
         following, first = self._parts[0].request, taken[0].request
         alike = following.engine is first.engine and following.without == first.without
         return alike and len(self._parts[0].images) <= room
+
+
+class Metrics:
+    """Counts and latencies, in memory of constant size."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: collections.Counter = collections.Counter()
+        self._seconds: collections.deque[float] = collections.deque(maxlen=KEPT)
+        self._phases: collections.Counter = collections.Counter()
+
+    def answered(self, response: Response) -> None:
+        """Counts a response, whose `seconds` have their `total`."""
+        end = "degraded" if response.degraded else "answered"
+        decoded, checked = any(response.decoded), response.checked
+        self.count(**{end: 1, "decoded": decoded, "checked": checked})
+        with self._lock:
+            self._seconds.append(response.seconds["total"])
+            self._phases.update(response.seconds)
+
+    def count(self, **numbers: int) -> None:
+        """Counts batches and images computed, or the end of a request, see `ENDS`."""
+        with self._lock:
+            self._counts.update(numbers)
+
+    def summary(self, workers: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns all metrics.
+
+        Args:
+          workers: of `Pool.status`.
+
+        Returns:
+          `requests`: counts by their end; `seconds`: quantiles of the last `KEPT`
+          responses, None if there was none; `phases`: mean seconds; `decoded`: the
+          fraction of responses that a decoder had part in; `checked`: that of those
+          whose results agree with each other; `batches` and `images` computed; and
+          `workers`.
+        """
+        with self._lock:
+            counts, phases = self._counts.copy(), dict(self._phases)
+            seconds = np.asarray(self._seconds)
+        answered = counts["answered"] + counts["degraded"]
+        share = lambda name: counts[name] / answered if answered else None
+        return {
+            "requests": {end: counts[end] for end in ENDS},
+            "seconds": {
+                name: float(np.quantile(seconds, q)) if answered else None
+                for name, q in QUANTILES.items()
+            },
+            "phases": {name: total / answered for name, total in phases.items()},
+            "decoded": share("decoded"),
+            "checked": share("checked"),
+            "batches": counts["batches"],
+            "images": counts["images"],
+            "workers": workers,
+        }

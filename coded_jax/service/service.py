@@ -18,8 +18,7 @@ from coded_jax.service import requests
 from coded_jax.service.config import DEFAULTS, ServeConfig
 from coded_jax.service.engine import Engine
 from coded_jax.service.gathering import Closed, NotEnoughResults, WrongResults
-from coded_jax.service.metrics import Metrics
-from coded_jax.service.requests import Line, Request, RequestPart, Response
+from coded_jax.service.requests import Line, Metrics, Request, RequestPart, Response
 
 
 class Overloaded(RuntimeError):
@@ -150,9 +149,10 @@ class Service:
         """Returns counts and latencies so far, see `Metrics.summary`, how often the
         cluster was started anew (`cluster_restarts`), and the `obstacle`."""
         engine = self.engine
+        cluster = engine.supervisor
         return {
             **self._metrics.summary(engine.pool.status()),
-            "cluster_restarts": engine.restarts,
+            "cluster_restarts": cluster.restarts if cluster else 0,
             "obstacle": self.obstacle(),
         }
 
@@ -168,8 +168,10 @@ class Service:
         return f"the last {self._failures} requests had no answer: {reason}"
 
     def failure(self) -> str | None:
-        """Returns why no request will be answered ever again; None if they may be."""
-        return self.engine.failure()
+        """Returns why no request will be answered ever again: the cluster has been
+        given up; None if it has not, since single workers always come back."""
+        cluster = self.engine.supervisor
+        return cluster.failure() if cluster else None
 
     def warm_up(self, batch: int = 1) -> None:
         """Compiles all programs that a batch of this size needs, on every worker.

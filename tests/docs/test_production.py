@@ -10,8 +10,9 @@ import sys
 import pytest
 import yaml
 
-from coded_jax.service import metrics
 from coded_jax.service.pool import LOSSES
+from coded_jax.service.requests import ENDS, Metrics
+from coded_jax.service.web.app import Exported
 from tests.docs.test_pages import ROOT, page_blocks
 from tests.scripts import run_command
 
@@ -86,8 +87,8 @@ def test_the_metrics_of_the_table():
     table = text.split("| Metric |")[1].split("```")[0]
     listed = re.findall(r"`(coded_jax_\w+)[`{]", table)
     of_service = {"obstacle": None, "cluster_restarts": 0}
-    summary = {**metrics.Metrics().summary([]), **of_service}
-    families = metrics.registry(lambda: summary).collect()
+    summary = {**Metrics().summary([]), **of_service}
+    families = Exported(lambda: summary).collect()
     names = {f.name + "_total" * (f.type == "counter") for f in families}
     assert {*listed} == names
-    assert all(f"`{word}`" in text for word in (*LOSSES, *metrics.ENDS))
+    assert all(f"`{word}`" in text for word in (*LOSSES, *ENDS))

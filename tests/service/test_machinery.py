@@ -169,18 +169,10 @@ def supervise(clusters):
         watched.close()
 
 
-class Member:
-    def __init__(self):
-        self.errors = []
-
-    def lose(self, error):
-        self.errors.append(error)
-
-
 def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
     watched = supervise(60.0)
-    member = Member()
-    watched.members.append(member)
+    errors = []
+    watched.members.append(errors.append)
     with watched.connected():
         assert watched.obstacle() is None
     clusters.error = RuntimeError("nothing there")
@@ -188,7 +180,7 @@ def test_a_lost_cluster_is_joined_again(clusters, supervise, caplog):
     until(lambda: clusters.attempts >= 4, 10)
     assert watched.obstacle() == "nothing listens; joining it again"
     assert watched.failure() is None and watched.restarts == 0
-    assert isinstance(member.errors[0], WorkerLost)
+    assert isinstance(errors[0], WorkerLost)
     with pytest.raises(WorkerLost, match="nothing listens"), watched.connected():
         pass
     clusters.error = None

@@ -3,13 +3,13 @@
 import contextlib
 import importlib.util
 import ipaddress
+import signal
 import time
 
 import pytest
 
 from coded_jax import data
 from coded_jax.service import cluster, serve
-from coded_jax.service.faults import Faults
 from tests.errors import refused
 from tests.parameters import long
 from tests.untrained import untrained_model
@@ -26,7 +26,7 @@ def service(lenet):
     model = untrained_model(lenet, code="mds", k=4, r=2)
     model = model._replace(results={"confidence": TEMPERATURES})
     settings = {"deadline": 600.0, "patience": 20.0, "in_flight": 4}
-    with serve(model, "ray", faults=Faults(), **settings) as service:
+    with serve(model, "ray", **settings) as service:
         yield service
 
 
@@ -61,13 +61,13 @@ def test_it_listens_on_loopback_only(service, images):
     assert addresses and all(ip.is_loopback for ip in addresses), addresses
 
 
-@pytest.mark.parametrize("kind", ["kill", *long("freeze")])
-def test_lost_workers_join_again(service, images, kind):
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGSTOP)])
+def test_lost_workers_join_again(service, images, number):
     """As many as the code survives, at once; requests are answered all the while."""
     lost, pool = (1, 4), service.engine.pool
     before = [worker["restarts"] for worker in pool.status()]
     for worker in lost:
-        getattr(pool.workers[worker], kind)()
+        pool.workers[worker].signal(number)
 
     def noticed():
         answer = service.submit(images[:1]).result()

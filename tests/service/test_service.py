@@ -63,7 +63,7 @@ class Engine:
     """Loses what it is told not to use."""
 
     pool = SimpleNamespace(status=lambda: [])
-    restarts = 0
+    supervisor = None
 
     def __init__(self, model):
         self.model = model

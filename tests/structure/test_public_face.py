@@ -64,6 +64,5 @@ def test_a_worker_imports_what_it_computes_with():
     """One that has died is to be back soon: no training, no checkpoints, no checks."""
     heavy = {"optax", "orbax", "coded_jax.runs", "coded_jax.training"}
     run_python(
-        "import sys, coded_jax.service.piece_server; "
-        f"assert not {heavy!r} & {{*sys.modules}}"
+        f"import sys, coded_jax.service.parts; assert not {heavy!r} & {{*sys.modules}}"
     )

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 
 from absl import flags
-from rich.console import Console
 
 from coded_jax.checks import first_line, require
 from coded_jax.cli import experiment_flags, runtime_flags, setting_flags
@@ -30,7 +29,7 @@ from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.load import load
 from coded_jax.runs.workdir import absolute
-from coded_jax.service import ENGINES, Service, metrics, serve
+from coded_jax.service import ENGINES, Service, serve
 from coded_jax.service.config import WebConfig
 from coded_jax.training import signals
 
@@ -121,6 +120,17 @@ def _listening(
         close()
 
 
+def _export(service: Service, port: int) -> None:
+    """Serves Prometheus text on the loopback interface until the program ends."""
+    import prometheus_client
+
+    from coded_jax.service.web.app import Exported
+
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Exported(service.summary))
+    prometheus_client.start_http_server(port, addr="127.0.0.1", registry=registry)
+
+
 @command(resumes=True)
 def main(argv: list[str]) -> None:
     """Serves requests until Ctrl-C, and prints how the workers fared."""
@@ -135,11 +145,10 @@ def main(argv: list[str]) -> None:
         options["devices"] = DEVICES.value
     _finish_run()
     with serve(WORKDIR.value, engine, faults=faults, **options) as service:
-        with contextlib.ExitStack() as closing:
-            url = closing.enter_context(_listening(service, settings, token))
+        with _listening(service, settings, token) as url:
             startup.shorten_collections()
             if METRICS_PORT.value is not None:
-                closing.callback(metrics.expose(METRICS_PORT.value, service.summary))
+                _export(service, METRICS_PORT.value)
             print(f"serving {WORKDIR.value} on {url}", flush=True)
             # The first stop waits for what is in flight, the second one acts at once.
             with signals.stop_requests() as stopped:
@@ -147,4 +156,12 @@ def main(argv: list[str]) -> None:
                     if (failure := service.failure()) is not None:
                         raise RuntimeError(failure)
                     time.sleep(0.1)
-        Console().print(metrics.workers_table(service.summary()))
+        summary = service.summary()
+        for i, worker in enumerate(summary["workers"]):
+            lost = _in_words(worker["losses"])
+            print(f"worker {i}: {worker['restarts']} restarts; results lost: {lost}")
+        print("requests:", _in_words(summary["requests"]))
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

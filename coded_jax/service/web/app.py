@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +14,9 @@ from urllib.parse import quote
 import numpy as np
 import swagger_ui_bundle
 from prometheus_client import CONTENT_TYPE_LATEST as TEXT
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,11 +26,10 @@ from starlette.responses import Response as Answer
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from coded_jax.service import metrics
 from coded_jax.service import service as services
 from coded_jax.service.config import WebConfig
 from coded_jax.service.gathering import Closed, NotEnoughResults, WrongResults
-from coded_jax.service.requests import ARRAYS, Response
+from coded_jax.service.requests import ARRAYS, QUANTILES, Response
 from coded_jax.service.web import images, page
 from coded_jax.service.web.server import guarded
 
@@ -70,7 +71,8 @@ def create_app(
       token: that requests are to bear; None if none.
       demo: lets workers fail, for the page; None if nobody may.
     """
-    static, counts = page.FILES / "static", metrics.registry(service.summary)
+    static, counts = page.FILES / "static", CollectorRegistry()
+    counts.register(Exported(service.summary))
     swagger, sources = swagger_ui_bundle.swagger_ui_path, {page.POLICY: SOURCES}
     routes: list[BaseRoute] = [
         Route("/predict", predict, methods=["POST"]),
@@ -190,6 +192,50 @@ def openapi(request: Request) -> Answer:
         for kind in ("image/png", "image/jpeg"):
             del body["content"][kind]
     return JSONResponse(document)
+
+
+class Exported(Collector):
+    """Exports the summary of a service, see `Service.summary`, to Prometheus."""
+
+    def __init__(self, summary: Callable[[], dict[str, Any]]) -> None:
+        self._summary = summary
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics of the moment."""
+        return _families(self._summary())
+
+
+def _families(summary: dict[str, Any]) -> Iterator[Metric]:
+    """Yields a summary as Prometheus metrics."""
+    count, gauge = CounterMetricFamily, GaugeMetricFamily
+    single = lambda name: [(summary[name],)]
+    workers = [*enumerate(summary["workers"])]
+    of_workers = lambda name: [(i, worker[name]) for i, worker in workers]
+    quantile = QUANTILES.get
+    quantiles = [(quantile(name), x) for name, x in summary["seconds"].items()]
+    losses = [(i, *lost) for i, worker in workers for lost in worker["losses"].items()]
+    anew = "clusters that were started anew or joined again"
+    decoded = "responses that a decoder had part in"
+    agree = "responses whose results agree with each other"
+    requests, ready = summary["requests"].items(), [(summary["obstacle"] is None,)]
+    for kind, name, text, labels, samples in (
+        (count, "requests", "requests by their end", ["end"], requests),
+        (gauge, "latency_seconds", "of the last requests", ["quantile"], quantiles),
+        (gauge, "decoded_share", decoded, [], single("decoded")),
+        (gauge, "checked_share", agree, [], single("checked")),
+        (count, "batches", "batches computed", [], single("batches")),
+        (count, "images", "images computed", [], single("images")),
+        (gauge, "ready", "whether requests can be answered", [], ready),
+        (count, "cluster_restarts", anew, [], single("cluster_restarts")),
+        (count, "losses", "results lost", ["worker", "why"], losses),
+        (count, "restarts", "of workers", ["worker"], of_workers("restarts")),
+        (gauge, "worker_up", "whether it can compute", ["worker"], of_workers("up")),
+    ):
+        family = kind(f"coded_jax_{name}", text, labels=labels)
+        for *values, number in samples:
+            number = float("nan") if number is None else number
+            family.add_metric([str(value) for value in values], number)
+        yield family
 
 
 def _error(status: int, line: str) -> Answer:

@@ -40,10 +40,9 @@ class Client:
     Args:
       url: of the front, as `http://127.0.0.1:8000`.
       token: that requests bear; None if none is asked for.
-      deadline: seconds that a call may take, all attempts and pauses together.
-      retries: attempts after the first one, at most, on errors of the connection and
-        on answers of 503, as while a service starts or is overloaded; as many as the
-        deadline has room for if None.
+      deadline: seconds that a call may take, all attempts and pauses together: it is
+        made again on errors of the connection and answers of 503, as while a service
+        starts or is overloaded.
       ca_certs: file of the certificates to trust, PEM; those of the system if None.
     """
 
@@ -52,12 +51,11 @@ class Client:
         url: str,
         token: str | None = None,
         deadline: float = 10.0,
-        retries: int | None = None,
         ca_certs: str | None = None,
     ) -> None:
         scheme = url.startswith(("http://", "https://"))
         require("url", url, scheme, "http://HOST:PORT or https://HOST:PORT")
-        self._url, self._deadline, self._retries = url.rstrip("/"), deadline, retries
+        self._url, self._deadline = url.rstrip("/"), deadline
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._pool = urllib3.PoolManager(maxsize=16, retries=False, ca_certs=ca_certs)
 
@@ -75,9 +73,9 @@ class Client:
         Raises:
           ValueError: the service refuses the images; its own line.
           PermissionError: it asks for another token.
-          TimeoutError: there was no answer by the deadline.
-          ConnectionError: the last of the `retries` did not reach it, or was answered
-            503; or TLS cannot be agreed on.
+          TimeoutError: there was no answer by the deadline; says how the last attempt
+            ended.
+          ConnectionError: TLS cannot be agreed on.
           RuntimeError: the service has failed.
         """
         file = io.BytesIO()
@@ -96,14 +94,6 @@ class Client:
         long as its workers take to start; raises as `predict`."""
         self._call("POST", "/reload", deadline)
 
-    def ready(self) -> bool:
-        """Returns whether the service can answer now; False if it is not reached."""
-        try:
-            self._call("GET", "/readyz", retries=0)
-        except (OSError, RuntimeError, ValueError):
-            return False
-        return True
-
     def close(self) -> None:
         """Ends all connections."""
         self._pool.clear()
@@ -120,15 +110,11 @@ class Client:
         path: str,
         deadline: float | None = None,
         body: bytes | None = None,
-        retries: int | None = None,
     ) -> dict[str, Any]:
         """Returns the content of an answer, after as many attempts as it takes."""
         seconds = self._deadline if deadline is None else deadline
-        most = self._retries if retries is None else retries
-        end = time.monotonic() + seconds
-        longest, attempts = FIRST_PAUSE, 0
+        end, longest = time.monotonic() + seconds, FIRST_PAUSE
         while True:
-            attempts += 1
             pause = longest * random.uniform(0.5, 1)  # many are not to come at once
             longest = min(2 * longest, LONGEST_PAUSE)
             left = max(end - time.monotonic(), 0.001)  # it may be next to nothing
@@ -161,6 +147,4 @@ class Client:
                 pause = max(pause, float(told) if told.isdecimal() else 0)
             if time.monotonic() + pause >= end:
                 raise TimeoutError(f"no answer within {seconds:g} s: {problem}")
-            if most is not None and attempts > most:
-                raise ConnectionError(f"no answer to {attempts} attempts: {problem}")
             time.sleep(pause)

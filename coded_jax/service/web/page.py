@@ -20,7 +20,7 @@ from coded_jax import data
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
-from coded_jax.service.faults import Fault, Faults, FaultyWorker, Source, inject
+from coded_jax.service.faults import Fault, inject
 from coded_jax.service.pool import Call, Pool
 from coded_jax.service.service import Service
 from coded_jax.service.web import images
@@ -34,7 +34,8 @@ ONLY_THIS_HOST = {
 SAMPLES = 10  # images, of as many classes as there are
 LATE = 1.0  # seconds
 RESTART = 3.0  # seconds, about what a process takes on an idle machine
-ACTIONS = ("kill", "slow", "corrupt", "heal")
+FAULTS = {"": Fault(), "slow": Fault(back=LATE), "corrupt": Fault(kind="noise")}
+"""Faults of a worker, by its state."""
 
 # Routes without `async` run in threads: they may wait.
 
@@ -168,7 +169,8 @@ def _base64(pixels: np.ndarray) -> str:
 
 
 class Demo:
-    """Faults of single workers of a service; it satisfies `Source` itself.
+    """Faults of single workers of a service, in the place of all others that they meet
+    on purpose; it satisfies `Source` itself.
 
     Args:
       service: whose workers meet them. Where it comes to have other ones, these begin
@@ -204,32 +206,28 @@ class Demo:
         """
         with self._lock:
             self._look()
-            if action not in ACTIONS or worker >= len(self._workers):
+            if worker >= len(self._workers):
                 raise HTTPException(404)
             if action == "kill":
                 self._workers[worker].kill(self._restart)
-            else:
-                self._states[worker] = "" if action == "heal" else action
-            if action == "heal":
+            elif action == "heal":
+                self._states[worker] = ""
                 self._workers[worker].heal()
+            elif action in FAULTS:
+                self._states[worker] = action
+            else:
+                raise HTTPException(404)
 
     def of_call(self, call: Call, worker: int, n: int) -> Fault:
         """Returns the fault that worker `worker` of n meets with a call; none in a
         warm-up."""
-        fault, state = self._beneath.of_call(call, worker, n), self._states[worker]
-        if call.request is None or not state:
-            return fault
-        if state == "slow":
-            return fault._replace(back=fault.back + LATE)
-        return fault._replace(kind="noise")
+        return FAULTS["" if call.request is None else self._states[worker]]
 
     def _look(self) -> None:
         """Has the present workers meet the faults from now on."""
         pool = self._service.engine.pool
         if pool is not self._pool:
             self._pool, self._states = pool, [""] * len(pool)
-            met = [w.faults for w in pool.workers if isinstance(w, FaultyWorker)]
-            self._beneath: Source = met[0] if met else Faults()
             self._workers = inject(pool, self)
 
 

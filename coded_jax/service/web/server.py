@@ -34,6 +34,7 @@ OPEN = ("/static/", "/healthz/", "/readyz/", "/docs/")
 LATER = {"Retry-After": "1", "Connection": "close"}
 ENDING = JSONResponse({"error": "the service is being ended"}, 503, LATER)
 TOO_MANY = JSONResponse({"error": "too many connections"}, 503, LATER)
+IDLE = 60  # seconds that a connection may be idle between requests
 CUT = 2.0  # seconds that requests have beyond that, and connections to close
 LOOK = 0.02  # seconds between looks whether requests are in flight
 
@@ -153,14 +154,14 @@ def listen(app: ASGIApp, settings: WebConfig) -> tuple[int, Callable[[], None]]:
 
     config = uvicorn.Config(
         front,
-        http=functools.partial(_Connection, settings, set()),  # pyright: ignore
+        http=functools.partial(_Connection, settings),  # pyright: ignore
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive,  # pyright: ignore
+        timeout_keep_alive=IDLE,
         timeout_graceful_shutdown=CUT,  # pyright: ignore
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
@@ -199,29 +200,17 @@ class _Connection(H11Protocol):
 
     Args:
       settings: the limits.
-      accepted: connections there are, those whose TLS is not agreed yet included, which
-        uvicorn does not count.
       arguments: of uvicorn.
-
-    Raises:
-      ConnectionAbortedError: there are far too many; asyncio hangs up.
     """
 
-    def __init__(
-        self, settings: WebConfig, accepted: set[_Connection], **arguments: Any
-    ) -> None:
+    def __init__(self, settings: WebConfig, **arguments: Any) -> None:
         super().__init__(**arguments)
-        if len(accepted) >= 2 * settings.connections:
-            raise ConnectionAbortedError
-        accepted.add(self)
-        self._settings, self._accepted = settings, accepted
+        self._settings = settings
         self._limits: dict[str, asyncio.TimerHandle] = {}
-        self._limit("read", self._too_slow)
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if "read" not in self._limits:  # TLS took too long
-            transport.abort()
+        self._limit("read", self._too_slow)
         if len(self.connections) > self._settings.connections:
             self.app = _refusing(self.app, TOO_MANY)
 
@@ -235,7 +224,6 @@ class _Connection(H11Protocol):
         self._watch_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._accepted.discard(self)
         for what in [*self._limits]:
             self._limit(what, None)
         super().connection_lost(exc)
@@ -268,12 +256,8 @@ class _Connection(H11Protocol):
             self._limits[what] = self.loop.call_later(seconds, call)
 
     def _too_slow(self) -> None:
-        if self.transport is None:  # asyncio does not tell of a TLS that failed
-            self._accepted.discard(self)
-            del self._limits["read"]
-        else:
-            seconds = self._settings.read_seconds
-            self._refuse(408, f"request: not complete after {seconds:g} s")
+        seconds = self._settings.read_seconds
+        self._refuse(408, f"request: not complete after {seconds:g} s")
 
     def _refuse(self, status: int, line: str) -> None:
         """Answers in the place of the app, if nobody has, and hangs up."""

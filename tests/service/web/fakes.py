@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from coded_jax.service.config import WebConfig
-from coded_jax.service.metrics import Metrics
-from coded_jax.service.requests import Response
+from coded_jax.service.requests import Metrics, Response
 from coded_jax.service.service import NotReady
 from coded_jax.service.web import app, server
 

@@ -11,7 +11,6 @@ import pytest
 
 from coded_jax.service.config import WebConfig
 from coded_jax.service.web import app, server
-from coded_jax.service.web.client import Client
 from tests.service.web.fakes import (
     IMAGE,
     PATIENCE,
@@ -100,24 +99,6 @@ def test_more_connections_than_may_be():
             connection.close()
         while ask(url, "/readyz")[0] != 200:
             time.sleep(0.01)
-
-
-def test_connections_that_never_agree_on_tls(certificate):
-    """They count with all others, and no longer than a request may take."""
-    cert, key = certificate
-    settings = WebConfig(
-        port=0, connections=1, read_seconds=1, tls_cert=cert, tls_key=key
-    )
-    port, close = server.listen(app.create_app(Service(), settings, print), settings)
-    url = f"https://127.0.0.1:{port}"
-    silent = [send(url, b"") for _ in range(2)]
-    assert read(send(url, b"")) == b""  # one too many
-    with Client(url, deadline=PATIENCE, ca_certs=cert) as client:
-        while not client.ready():
-            time.sleep(0.01)
-    close()
-    for connection in silent:
-        connection.close()
 
 
 def close_in_thread(service, **settings):
