@@ -139,8 +139,9 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     rows = comparison.forecasts(
         jax.random.key(SEED.value),
-        [found[i] for i in comparison.shortlist(found, machine)],
+        found,
         machine,
+        places=comparison.shortlist(found, machine),
         target=target,
         requests=REQUESTS.value,
     )
@@ -150,8 +151,7 @@ def main(argv: list[str]) -> None:
     else:
         rows = sorted(rows, key=lambda row: row.seconds[QUANTILE.value])
         least = cnn.accuracy - MARGIN.value / 100
-        best = comparison.first(rows, QUANTILE.value, least)
-        answer = answers.first_in_words(rows, best, QUANTILE.value, machine, least)
+        answer = answers.first_in_words(rows, QUANTILE.value, machine, least)
     console = Console(highlight=False)
     made = table.make(TABLE, rows[:ROWS])
     console.print(table.to_terminal(made, "milliseconds, and %"))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from coded_jax.latency import comparison
-from coded_jax.latency.comparison import TIE, First, Forecast
+from coded_jax.latency.comparison import TIE, Forecast
 from coded_jax.latency.machines import Machine
 from coded_jax.latency.strategies import CODED, FAMILIES
 
@@ -19,21 +19,17 @@ REASONS = {
 
 
 def first_in_words(
-    rows: Sequence[Forecast],
-    best: First | None,
-    quantile: str,
-    machine: Machine,
-    least_accuracy: float,
+    rows: Sequence[Forecast], quantile: str, machine: Machine, least_accuracy: float
 ) -> str:
     """Returns a sentence with the first strategy, its reason, and the runner-up.
 
     Args:
       rows: of `comparison.forecasts`.
-      best: of `comparison.first`.
       quantile: whose seconds count.
       machine: the devices.
       least_accuracy: in [0, 1], that was asked for.
     """
+    best = comparison.first(rows, quantile, least_accuracy)
     if best is None:
         most = max(rows, key=lambda row: row.accuracy)
         return (
@@ -42,24 +38,24 @@ def first_in_words(
             f"most accurate one, {most.strategy.text}, has {100 * most.accuracy:.2f} % "
             f"({quantile}: {_ms(most.seconds[quantile])})"
         )
-    winner = rows[best.winner]
+    winner, second, lead = best
     clauses = [
         f"run {_name_of(winner)}: {quantile} {_ms(winner.seconds[quantile])}, "
         f"expected accuracy {100 * winner.accuracy:.2f} %"
     ]
-    if best.runner_up is not None:
-        second = rows[best.runner_up]
-        named = second.strategy.text, _ms(second.seconds[quantile])
-        other = "the runner-up, {} ({}".format(*named)
-        if best.lead > TIE:
+    if second:
+        other = f"the runner-up, {second.strategy.text}"
+        seconds = _ms(second.seconds[quantile])
+        if lead > TIE:
             saved = _saving(winner, second, quantile, machine)
-            longer = f"{100 * best.lead:.0f} % longer"
-            clauses.append(f"it saves {saved} against {other}, {longer})")
+            longer = f"{seconds}, {100 * lead:.0f} % longer"
+            clauses.append(f"it saves {saved} against {other} ({longer})")
         else:
             ranks = [FAMILIES.index(x.strategy.family) for x in (winner, second)]
             simpler = ", and simpler" if ranks[0] < ranks[1] else ""
+            tie = f"{100 * TIE:.0f} %"
             clauses.append(
-                f"it is as fast within {100 * TIE:.0f} % as {other}){simpler}"
+                f"it is as fast within {tie} as {other} ({seconds}){simpler}"
             )
     return "; ".join([*clauses, _codes_in_words(rows, winner, quantile)])
 

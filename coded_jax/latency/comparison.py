@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ class Forecast(NamedTuple):
     """Latency and accuracy of a strategy.
 
     Attributes:
+      place: of the strategy among those that are compared.
       strategy: with its hedges.
       seconds: within which that share of requests is complete, by the names of
         `QUANTILES`; infinite if it never is.
@@ -39,6 +40,7 @@ class Forecast(NamedTuple):
       accuracy: expected; a request that is not complete by then counts as wrong.
     """
 
+    place: int
     strategy: Strategy
     seconds: dict[str, float]
     answered: float
@@ -49,16 +51,15 @@ class First(NamedTuple):
     """The strategy that answers first, and by how much.
 
     Attributes:
-      winner: place of the first one, or of one that is as fast by `TIE` and of a
-        simpler family.
-      runner_up: place of the fastest one of another family, but not of hedged pieces
-        where the same without hedges is as fast; None if there is none.
+      winner: the first one, or one that is as fast by `TIE` and of a simpler family.
+      runner_up: the fastest one of another family, but not hedged pieces where the same
+        without hedges are as fast; None if there is none.
       lead: the runner-up's extra time as a part of the winner's time; infinite if there
         is none.
     """
 
-    winner: int
-    runner_up: int | None
+    winner: Forecast
+    runner_up: Forecast | None
     lead: float
 
 
@@ -67,6 +68,7 @@ def forecasts(
     strategies: Sequence[Strategy],
     machine: Machine,
     *,
+    places: Iterable[int] | None = None,
     target: float = math.inf,
     requests: int = REQUESTS,
 ) -> list[Forecast]:
@@ -76,6 +78,7 @@ def forecasts(
       key: of the draws.
       strategies: to be compared, one or more.
       machine: the devices, their links and the client.
+      places: of the strategies that are simulated, one or more; all by default.
       target: seconds in which a request must be complete.
       requests: simulated; the standard error of `answered` is at most
         `1 / (2 sqrt(requests))`, but for differences between forecasts much smaller.
@@ -84,12 +87,15 @@ def forecasts(
       ValueError: a request is complete with results that were not tried.
     """
     usual = usual_seconds(machine)
-    placed = [_with_hedges(strategy, machine, usual) for strategy in strategies]
-    workloads = [strategy.workload for strategy in placed]
+    hedged = {
+        i: _with_hedges(strategies[i], machine, usual)
+        for i in (range(len(strategies)) if places is None else places)
+    }
+    workloads = [strategy.workload for strategy in hedged.values()]
     n = max(workload.n for workload in workloads)
     completed = simulation.simulate(key, n, requests, machine, workloads)
     rows = []
-    for strategy, own in zip(placed, completed, strict=True):
+    for (place, strategy), own in zip(hedged.items(), completed, strict=True):
         in_time = (own.seconds <= target) & np.isfinite(own.seconds)
         counts = np.bincount(own.available[in_time], minlength=len(strategy.accuracy))
         sets = np.flatnonzero(counts)
@@ -98,13 +104,14 @@ def forecasts(
         require("strategy", strategy.text, not math.isnan(accuracy), tried)
         summary = simulation.summary(own.seconds)
         seconds = {name: summary[name] for name in QUANTILES}
-        rows.append(Forecast(strategy, seconds, float(np.mean(in_time)), accuracy))
+        answered = float(np.mean(in_time))
+        rows.append(Forecast(place, strategy, seconds, answered, accuracy))
     return rows
 
 
 def fastest(
     rows: Sequence[Forecast], quantile: str, least_accuracy: float
-) -> dict[str, int]:
+) -> dict[str, Forecast]:
     """Returns the fastest strategy of each family that is accurate enough.
 
     Args:
@@ -113,15 +120,14 @@ def fastest(
       least_accuracy: in [0, 1], of the expected accuracy.
 
     Returns:
-      Places in `rows` by family, the fastest first; none of families of which nobody is
+      Those of `rows` by family, the fastest first; none of families of which nobody is
       accurate enough, or answers so many.
     """
-    seconds = [row.seconds[quantile] for row in rows]
-    places: dict[str, int] = {}
-    for i in sorted(range(len(rows)), key=seconds.__getitem__):
-        if rows[i].accuracy >= least_accuracy and seconds[i] < math.inf:
-            places.setdefault(rows[i].strategy.family, i)
-    return places
+    best: dict[str, Forecast] = {}
+    for row in sorted(rows, key=lambda row: row.seconds[quantile]):
+        if row.accuracy >= least_accuracy and row.seconds[quantile] < math.inf:
+            best.setdefault(row.strategy.family, row)
+    return best
 
 
 def first(
@@ -129,19 +135,19 @@ def first(
 ) -> First | None:
     """Returns the strategy that answers first among those that are accurate enough;
     None where there is none. See `fastest`."""
-    seconds = [row.seconds[quantile] for row in rows]
     families = fastest(rows, quantile, least_accuracy)
     if not families:
         return None
-    longest = (1 + TIE) * min(seconds[i] for i in families.values())
-    as_fast = [family for family, i in families.items() if seconds[i] <= longest]
+    seconds = {family: row.seconds[quantile] for family, row in families.items()}
+    longest = (1 + TIE) * min(seconds.values())
+    as_fast = [family for family in families if seconds[family] <= longest]
     simplest = min(as_fast, key=FAMILIES.index)
     winner = families.pop(simplest)
     if simplest == UNCODED:  # hedged it is never slower
         families.pop(HEDGED, None)
     second = next(iter(families.values()), None)
-    later = math.inf if second is None else seconds[second]
-    return First(winner, second, max(0.0, later / seconds[winner] - 1))
+    later = second.seconds[quantile] if second else math.inf
+    return First(winner, second, max(0.0, later / seconds[simplest] - 1))
 
 
 def rank(rows: Sequence[Forecast]) -> list[Forecast]:
@@ -172,10 +178,10 @@ def shortlist(strategies: Sequence[Strategy], machine: Machine) -> list[int]:
     rows = forecasts(jax.random.key(1), strategies, machine, requests=PILOT)
     of_kinds: dict[tuple, int] = {}
     for name in QUANTILES:
-        for i in sorted(range(len(rows)), key=lambda i: rows[i].seconds[name]):
-            own = strategies[i]
+        for row in sorted(rows, key=lambda row: row.seconds[name]):
+            own = row.strategy
             kind = (name, own.family, own.sizes, own.accuracy.tobytes())
-            of_kinds.setdefault(kind, i)
+            of_kinds.setdefault(kind, row.place)
     return sorted({*of_kinds.values()})
 
 
@@ -204,24 +210,26 @@ def compare(
     """
     machine = conditions.machine(strategies[0].workload.cost.whole_flops)
     places = shortlist(strategies, machine)
-    chosen = [strategies[place] for place in places]
-    rows = forecasts(key, chosen, machine, requests=requests)
+    rows = forecasts(key, strategies, machine, places=places, requests=requests)
     four_digits = lambda number: float(f"{number:.4g}")
     point: dict[str, Any] = {}
     for quantile in QUANTILES:
-        seconds = [four_digits(row.seconds[quantile]) for row in rows]
         families = {
-            family: [places[i], seconds[i], round(rows[i].accuracy, 5)]
-            for family, i in fastest(rows, quantile, least_accuracy).items()
+            family: [
+                row.place,
+                four_digits(row.seconds[quantile]),
+                round(row.accuracy, 5),
+            ]
+            for family, row in fastest(rows, quantile, least_accuracy).items()
         }
         point[quantile] = {"winner": None, "families": families}
         if best := first(rows, quantile, least_accuracy):
-            second = best.runner_up
+            winner, second, lead = best
             point[quantile] |= {
-                "winner": places[best.winner],
-                "seconds": seconds[best.winner],
-                "runner_up": None if second is None else places[second],
-                "lead": None if second is None else four_digits(best.lead),
+                "winner": winner.place,
+                "seconds": four_digits(winner.seconds[quantile]),
+                "runner_up": second.place if second else None,
+                "lead": four_digits(lead) if second else None,
             }
     return point
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from coded_jax.checks import first_line, require_form
 from coded_jax.inference.costs import Cost, cost_of
-from coded_jax.inference.pipeline import Examples
+from coded_jax.inference.pipeline import Examples, Pipeline
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import OWN, Config
 from coded_jax.splitting.convolutions import rounded_down, spared_parts
@@ -162,12 +162,24 @@ def of_convolutions(cnn: CNN, k: int, r: int, **settings: Any) -> Iterator[Cut]:
 
 def _cut(cnn: CNN, pieces: str, **settings: Any) -> Cut:
     """Returns the cut of a code on a network whose images come as bytes."""
+    pipeline = pipeline_of(cnn, settings)
+    return Cut(pieces, cost_of(pipeline, cnn.variables, cnn.image_shape), settings)
+
+
+def pipeline_of(cnn: CNN, settings: Mapping[str, Any]) -> Pipeline:
+    """Builds the pipeline of a network with ten classes.
+
+    Args:
+      cnn: the network.
+      settings: of `Config`, for its pieces and their code.
+
+    Raises:
+      ValueError: the network cannot be split so.
+    """
     config = Config(dataset=OWN, base_model=OWN, baselines=(), **settings)
     middle = (0.5,) * cnn.image_shape[-1]
-    pipeline = build_pipeline(
-        config, Examples(cnn.image_shape, middle, middle), 10, base=cnn.base
-    )
-    return Cut(pieces, cost_of(pipeline, cnn.variables, cnn.image_shape), settings)
+    examples = Examples(cnn.image_shape, middle, middle)
+    return build_pipeline(config, examples, 10, base=cnn.base)
 
 
 def undominated(cuts: Sequence[Cut]) -> list[Cut]:

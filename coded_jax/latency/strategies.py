@@ -84,24 +84,9 @@ class Strategy(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """Returns it as `map.json` has it."""
         k, r = self.sizes
-        cost, names = self.workload.cost, {"piece": "device", "uncoded": "client"}
-        return {
-            "family": self.family,
-            "code": self.code,
-            "k": k,
-            "r": r,
-            "pieces": self.pieces,
-            "accuracy": float(f"{np.nanmean(self.accuracy):.6g}"),
-            **({} if self.late is None else {"late": self.late}),
-            "whole_flops": cost.whole_flops,
-            "work": {
-                names.get(part, part): float(f"{share:.4g}")
-                for part, share in cost.parts.items()
-            },
-            "bytes_in": cost.total.bytes_in,
-            "bytes_out": cost.total.bytes_out,
-            "rounds": len(cost.rounds),
-        }
+        own = {"family": self.family, "code": self.code, "k": k, "r": r}
+        late = {} if self.late is None else {"late": self.late}
+        return {**own, "pieces": self.pieces, **late}
 
 
 def late_text(late: float | None) -> str:

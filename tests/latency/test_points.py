@@ -62,8 +62,8 @@ def test_a_point_is_what_the_comparison_says(on_three):
     rows = comparison.forecasts(KEY, on_three, conditions.machine(flops), requests=2000)
     for quantile in QUANTILES:
         best = comparison.first(rows, quantile, 0.98)
-        assert point[quantile]["winner"] == best.winner
-        seconds = rows[best.winner].seconds[quantile]
+        assert point[quantile]["winner"] == best.winner.place
+        seconds = best.winner.seconds[quantile]
         assert point[quantile]["seconds"] == pytest.approx(seconds, rel=1e-3)
         for place, seconds, accuracy in point[quantile]["families"].values():
             assert accuracy == pytest.approx(0.99)

@@ -18,15 +18,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from coded_jax.inference.pipeline import Examples
 from coded_jax.latency import comparison, simulation
-from coded_jax.latency.cuts import CNN
+from coded_jax.latency.cuts import CNN, pipeline_of
 from coded_jax.latency.machines import Conditions
 from coded_jax.latency.strategies import Strategy, strategies, without_code
 from coded_jax.models import make_base_model
-from coded_jax.runs.build import build_pipeline, variable_shapes
+from coded_jax.runs.build import variable_shapes
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.runs.config import OWN, Config, tuples
+from coded_jax.runs.config import tuples
 from coded_jax.service.config import ServeConfig
 from coded_jax.service.faults import inject
 from coded_jax.service.pool import Pool
@@ -101,12 +100,12 @@ def contenders(point: Point, families: int) -> dict[str, Strategy]:
     on_devices = [s for s in strategies(cnn, point.n, runs) if s.n > 1]
     machine = point.conditions.machine(on_devices[0].workload.cost.whole_flops)
     places = comparison.shortlist(on_devices, machine)
-    rows = comparison.forecasts(KEY, [on_devices[i] for i in places], machine)
+    rows = comparison.forecasts(KEY, on_devices, machine, places=places)
     found: dict[str, Strategy] = {}
     for quantile in QUANTILES:
         best = comparison.fastest(rows, quantile, accuracy - point.margin)
-        for family, i in [*best.items()][:families]:
-            strategy = rows[i].strategy
+        for family, row in [*best.items()][:families]:
+            strategy = row.strategy
             if not any(strategy is other for other in found.values()):
                 name = f"{family} ({quantile})" if family in found else family
                 found[name] = strategy
@@ -128,13 +127,9 @@ def _workers(
     Its codes are untrained, and the network's variables random: what comes out is
     wrong, and takes as long as if it were right.
     """
-    base = make_base_model(point.base_model, point.width)
-    variables = base.init(jax.random.key(0), point.image_shape, 10)
-    config = Config(dataset=OWN, base_model=OWN, baselines=(), **strategy.settings)
-    middle = (0.5,) * point.image_shape[-1]
-    pipeline = build_pipeline(
-        config, Examples(point.image_shape, middle, middle), 10, base=base
-    )
+    cnn = _cnn(point)
+    pipeline = pipeline_of(cnn, strategy.settings)
+    variables = cnn.base.init(jax.random.key(0), point.image_shape, 10)
     model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
     start = ENGINES[engine].workers
     # The spares of hedged pieces are workers, too.
