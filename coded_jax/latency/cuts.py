@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.checks import first_line, require_form
 from coded_jax.inference.costs import Cost, cost_of
@@ -185,12 +186,10 @@ def pipeline_of(cnn: CNN, settings: Mapping[str, Any]) -> Pipeline:
 def undominated(cuts: Sequence[Cut]) -> list[Cut]:
     """Returns the cuts but those that are worse than another in all of work, bytes,
     rounds and the client's work."""
-
-    def dominates(one: Cut, other: Cut) -> bool:
-        pairs = zip(one.merits, other.merits, strict=True)
-        return one.merits != other.merits and all(a <= b for a, b in pairs)
-
-    return [cut for cut in cuts if not any(dominates(x, cut) for x in cuts)]
+    merits = np.array([cut.merits for cut in cuts]).reshape(-1, 4)
+    no_more = (merits[:, None] <= merits).all(axis=-1)  # i than j
+    dominated = (no_more & ~no_more.T).any(axis=0)
+    return [cuts[i] for i in np.flatnonzero(~dominated)]
 
 
 def partitions(cnn: CNN, grid: tuple[int, int]) -> list[Stages]:

@@ -89,17 +89,13 @@ class Trace:
 
         Raises:
           OSError: there is no such file.
-          ValueError: there is no latency in it; or a line, which is named, is none.
+          ValueError: there is no latency in it; or a line is none.
         """
         lines = Path(path).read_text().splitlines()
-        texts = {i: line.partition("#")[0].strip() for i, line in enumerate(lines, 1)}
-        values = tuple(
-            _number(f"{path} line {i}", text, ACCEPTED["seconds"])
-            for i, text in texts.items()
-            if text
-        )
+        texts = filter(None, (line.partition("#")[0].strip() for line in lines))
+        values = [_number(str(path), text, ACCEPTED["seconds"]) for text in texts]
         require("path", str(path), len(values) > 0, "a file of one latency or more")
-        return cls(values)
+        return cls(tuple(values))
 
     def sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         values = jnp.asarray(self.values, jnp.float32)

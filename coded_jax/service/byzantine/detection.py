@@ -138,14 +138,10 @@ def load_check(folder: str | os.PathLike, model: CodedModel) -> Check:
     require("folder", os.fspath(folder), path.exists(), accepted)
     with np.load(path, allow_pickle=False) as stored:
         record = json.loads(str(stored["record"]))
-        stages = tuple(
-            StageCheck(
-                *(jnp.asarray(stored[f"{number}/{x}"]) for x in StageCheck._fields)
-            )
-            for number in range(len(model.pipeline.stages))
-            if f"{number}/means" in stored
-        )
-    check = Check(stages, record)
+        arrays = lambda i: [stored[f"{i}/{x}"] for x in StageCheck._fields]
+        count = sum(name.endswith("/means") for name in stored)
+        stages = [StageCheck(*map(jnp.asarray, arrays(i))) for i in range(count)]
+    check = Check(tuple(stages), record)
     check.require_of(model)
     return check
 

@@ -20,7 +20,6 @@ from coded_jax.codes import curves, erasures
 from coded_jax.data.groups import group_split
 from coded_jax.evaluation.predictions import classes_of
 from coded_jax.inference.pipeline import (
-    Pipeline,
     Results,
     classify,
     from_decoder,
@@ -32,7 +31,7 @@ from coded_jax.service.byzantine import detection
 from coded_jax.service.byzantine.calibration import CHUNK, results_of_stage
 from coded_jax.service.byzantine.detection import Check, checked_patterns
 from coded_jax.service.faults import corrupted
-from coded_jax.types import PyTree, Split
+from coded_jax.types import Split
 
 REPEATS = 200
 
@@ -157,9 +156,11 @@ def _measure_chunk(
         return np.any([own.suspicious for own in alarms], axis=0)
 
     def classes(stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
-        variables = {"frozen": model.frozen, "params": model.params}
-        own = _classes_from(pipeline, results, mask, number=stage, **variables)
-        return np.asarray(own)
+        later = pipeline._replace(stages=pipeline.stages[stage:])
+        own = model.frozen, model.params[stage:]
+        state = _from_decoder(later, *own, results, mask[stage:])
+        logits = _classify(pipeline, *own, decoded=state, available=mask)[1]
+        return np.asarray(classes_of(logits))
 
     right = classes(0, of_stages[0], everything)
 
@@ -200,20 +201,8 @@ def _results_of_stages(model: CodedModel, images: np.ndarray) -> list[Results]:
     return [run(number=number, available=everything) for number in range(stages)]
 
 
-@functools.partial(jax.jit, static_argnames=("pipeline", "number"))
-def _classes_from(
-    pipeline: Pipeline,
-    results: Results,
-    available: jax.Array,
-    *,
-    number: int,
-    frozen: PyTree,
-    params: PyTree,
-) -> jax.Array:
-    """Goes on from the results of a coded stage to classes."""
-    later = pipeline._replace(stages=pipeline.stages[number:])
-    state = from_decoder(later, frozen, params[number:], results, available[number:])
-    return classes_of(classify(pipeline, frozen, params, state, available)[1])
+_from_decoder = jax.jit(from_decoder, static_argnums=0)
+_classify = jax.jit(classify, static_argnums=0)
 
 
 def _summary(masks: dict[str, np.ndarray]) -> dict[str, Any]:

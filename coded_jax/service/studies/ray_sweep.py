@@ -13,6 +13,8 @@ from coded_jax.checks import first_line
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep, run_cell
 from coded_jax.service.cluster import accelerators, import_ray
 
+PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+
 
 def run_with_ray(
     cells: Sequence[Cell], sweep: Sweep, jobs: int
@@ -39,7 +41,12 @@ def run_with_ray(
     cache = jax.config.jax_compilation_cache_dir
 
     def start(cell: Cell, jobs: int, base_alone: bool = False) -> Any:
-        task = ray.remote(runtime_env=_environment(jobs), **options)(_run)
+        # XLA's threads, and GPU memory as it is needed, since others use the same GPU.
+        variables = {
+            "NPROC": str(max(1, (os.cpu_count() or 1) // jobs)),
+            PREALLOCATE: os.environ.get(PREALLOCATE, "false"),
+        }
+        task = ray.remote(runtime_env={"env_vars": variables}, **options)(_run)
         return task.remote(cell, sweep, base_alone, cache)
 
     of_base: dict[str, list[Cell]] = {}
@@ -62,14 +69,6 @@ def run_with_ray(
         except ray.exceptions.RayError as problem:
             reason = first_line(problem) or "its process has died"
             yield CellResult(cell, None, f"{type(problem).__name__}: {reason}")
-
-
-def _environment(jobs: int) -> dict[str, Any]:
-    """Returns Ray's environment of each of `jobs` processes that share a machine."""
-    cores = max(1, (os.cpu_count() or 1) // jobs)
-    memory = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # XLA's threads, and GPU memory as it is needed, since others use the same GPU.
-    return {"env_vars": {"NPROC": str(cores), "XLA_PYTHON_CLIENT_PREALLOCATE": memory}}
 
 
 def _run(cell: Cell, sweep: Sweep, base_alone: bool, cache: str | None) -> CellResult:

@@ -62,15 +62,14 @@ class ServedStrategy(NamedTuple):
         return dataclasses.replace(faults, service=own)
 
     def plan(self) -> dict[str, Any]:
-        """Returns its `pieces`, the grid and what is sent beside them as `4x1 + 2`; the
-        `work` of a worker, as a fraction of the whole; and `hedge_after`."""
+        """Returns its `pieces`, the grid and what is sent beside them as `4x1 + 2`, and
+        the `work` of a worker, as a fraction of the whole."""
         pipeline, beside = self.model.pipeline, self.sent_beside
         grids = {stage.plan.grid for stage in pipeline.stages}
         grid = "x".join(map(str, grids.pop())) if len(grids) == 1 else str(pipeline.k)
         return {
             "pieces": f"{grid} + {beside}" if beside else grid,
             "work": self.cost.device_flops / self.cost.whole_flops,
-            "hedge_after": self.hedge_after,
         }
 
 
