@@ -26,52 +26,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coded_jax import codes, data, models
-    from coded_jax.inference.pipeline import Pipeline, infer
-    from coded_jax.runs.build import make_pipeline
-    from coded_jax.runs.coded_model import CodedModel
-    from coded_jax.runs.evaluate import evaluate
-    from coded_jax.runs.experiment import protect
-    from coded_jax.runs.load import load
-    from coded_jax.runs.train import train
-    from coded_jax.service import serve
-    from coded_jax.splitting import SplitPlan, merge, split
-    from coded_jax.splitting.plan import make_plan
-    from coded_jax.staging.planning import plan_stages
-    from coded_jax.training.config import TrainConfig
-    from coded_jax.training.losses import coded_loss
-    from coded_jax.training.tasks import sample_erasures
-    from coded_jax.types import BaseModel, Code, CodeShape, Quorum
+    from coded_jax import codes as codes
+    from coded_jax import data as data
+    from coded_jax import models as models
+    from coded_jax.inference.pipeline import Pipeline as Pipeline
+    from coded_jax.inference.pipeline import infer as infer
+    from coded_jax.runs.build import make_pipeline as make_pipeline
+    from coded_jax.runs.coded_model import CodedModel as CodedModel
+    from coded_jax.runs.evaluate import evaluate as evaluate
+    from coded_jax.runs.experiment import protect as protect
+    from coded_jax.runs.load import load as load
+    from coded_jax.runs.train import train as train
+    from coded_jax.service import serve as serve
+    from coded_jax.splitting import SplitPlan as SplitPlan
+    from coded_jax.splitting import merge as merge
+    from coded_jax.splitting import split as split
+    from coded_jax.splitting.plan import make_plan as make_plan
+    from coded_jax.staging.planning import plan_stages as plan_stages
+    from coded_jax.training.config import TrainConfig as TrainConfig
+    from coded_jax.training.losses import coded_loss as coded_loss
+    from coded_jax.training.tasks import sample_erasures as sample_erasures
+    from coded_jax.types import BaseModel as BaseModel
+    from coded_jax.types import Code as Code
+    from coded_jax.types import CodeShape as CodeShape
+    from coded_jax.types import Quorum as Quorum
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "BaseModel",
-    "Code",
-    "CodeShape",
-    "CodedModel",
-    "Pipeline",
-    "Quorum",
-    "SplitPlan",
-    "TrainConfig",
-    "__version__",
-    "coded_loss",
-    "codes",
-    "data",
-    "evaluate",
-    "infer",
-    "load",
-    "make_pipeline",
-    "make_plan",
-    "merge",
-    "models",
-    "plan_stages",
-    "protect",
-    "sample_erasures",
-    "serve",
-    "split",
-    "train",
-]
 
 _PACKAGES = ("codes", "data", "models")
 _MODULES = {
@@ -98,6 +78,8 @@ _MODULES = {
     "train": "runs.train",
 }
 """The module in which each name is defined."""
+
+__all__ = sorted(["__version__", *_PACKAGES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:

@@ -26,15 +26,6 @@ def require(name: str, value: object, holds: bool, accepted: str) -> None:
         raise ValueError(f"{name}: {given} given, {accepted} accepted")
 
 
-def require_type(name: str, value: object, kind: Any, accepted: str) -> None:
-    """Checks the type of an argument, which an error names in the place of its value.
-
-    Raises:
-      ValueError: `value` is no `kind`.
-    """
-    require(name, type(value).__name__, isinstance(value, kind), accepted)
-
-
 def is_integer(value: Any) -> bool:
     """Returns whether a value is an integer of Python, NumPy or JAX, and not a bool."""
     try:
