@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,13 +42,6 @@ from coded_jax.training import tasks
 from coded_jax.training.loop import Fitted
 from coded_jax.types import Block, Dataset, PyTree
 
-COMPILING = (
-    "/jax/core/compile/jaxpr_to_mlir_module_duration",
-    "/jax/core/compile/backend_compile_duration",
-)
-"""Events of JAX: lowering, and compilation or the reading of a program that the disk
-keeps."""
-
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 """Settings of codes for deep networks, on whose features dense ones would be huge."""
 
@@ -80,13 +71,9 @@ def run(
       NonFiniteError, Interrupted: see `training.loop.fit`.
       OSError: the workdir can no longer be written to.
     """
-    begun = time.perf_counter()
     config, inputs = experiment.config, experiment.examples
     pipelines = experiment.pipelines
-    with (
-        watching(experiment.folder, console, progress) as watch,
-        _compile_clock() as compiling,
-    ):
+    with watching(experiment.folder, console, progress) as watch:
         base = train_base(experiment, watch)
         # The same for every code: they differ in their parity pieces only.
         learns = any(pipeline.learns for pipeline in pipelines.values())
@@ -101,12 +88,8 @@ def run(
         }
         del arrays
         accuracy, measured = measure_codes(experiment, base.params, codes, watch)
-    start_up = {
-        "preparation": begun - experiment.started,
-        "compilation": sum(compiling),
-    }
     content = results.content(
-        experiment, base, codes, accuracy, measured, start_up=start_up, command=command
+        experiment, base, codes, accuracy, measured, command=command
     )
     if experiment.folder and processes.is_lead():
         text = json.dumps(content, indent=1) + "\n"
@@ -145,23 +128,6 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
     return watch.fit(BASE, key, training)
-
-
-@contextlib.contextmanager
-def _compile_clock() -> Iterator[list[float]]:
-    """Yields the seconds of each compilation up to the end of the context, of all
-    threads, as JAX's own monitoring tells them."""
-    seconds: list[float] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event in COMPILING:
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seconds
-    # Not in every version; a clock that nobody reads does no harm.
-    if forget := getattr(jax.monitoring, "unregister_event_duration_listener", None):
-        forget(listen)
 
 
 def protect(

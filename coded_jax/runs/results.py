@@ -36,7 +36,6 @@ def content(
     base_accuracy: float,
     measured: dict[str, dict[str, list[Measured]]],
     *,
-    start_up: dict[str, float],
     command: str,
 ) -> dict[str, Any]:
     """Returns the content of `results.json`, in the layout that "Files of a run" in
@@ -47,7 +46,6 @@ def content(
       base: the base model.
       codes: the code, as `"code"`, and each baseline by name, for every seed.
       base_accuracy, measured: see `evaluate.measure_codes`.
-      start_up: seconds of the checks and data before the run, and of compilation.
       command: that ran it.
     """
     config, dataset = experiment.config, experiment.dataset
@@ -109,10 +107,7 @@ def content(
         "other_stage_losses": _mapped(lambda of: _mapped(summarise, of), numbers),
         "confidence": studies.pop(CODE),
         "confidence_of_baselines": _mapped(_without_curves, studies),
-        "timing": {
-            **_timing(experiment, base, codes, evaluation),
-            "start_up": _mapped(lambda value: round(value, 2), start_up),
-        },
+        "timing": _timing(experiment, base, codes, evaluation),
     }
 
 

@@ -10,7 +10,6 @@ Run the same command again to resume. Later flags win, so a variant of a flagfil
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -32,7 +31,6 @@ PREPARING = (
 @command(errors=(loop.NonFiniteError, OSError), resumes=True)
 def main(argv: list[str]) -> None:
     """Runs the experiment of the flags, and prints its outcome."""
-    imports = time.process_time()  # of one thread, so far
     startup.run_one_by_one()
     progress, console = Console(stderr=True), Console()
     with progress.status(PREPARING):
@@ -52,12 +50,10 @@ def main(argv: list[str]) -> None:
             run_figures.draw(Path(folder), results)
     except ImportError as error:
         console.print(str(error), markup=False)
-    lines, timing = [], results["timing"]
-    start_up = {"imports": imports, **timing["start_up"]}
-    for part, seconds in {"": timing["seconds"], " of start-up": start_up}.items():
-        times = ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())
-        lines.append(f"seconds{part}: {times}")
-    console.print(run_tables.tables(results), *lines, sep="\n", highlight=False)
+    seconds = results["timing"]["seconds"].items()
+    times = ", ".join(f"{name} {value:.0f}" for name, value in seconds)
+    tables = run_tables.tables(results)
+    console.print(tables, f"seconds: {times}", sep="\n", highlight=False)
     console.print(f"all of it is in {folder}; to try next:", highlight=False)
     for line in run_overview.closing(results, folder):
         console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
