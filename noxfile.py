@@ -36,7 +36,7 @@ SMOKE = [
     "tests/inference/test_operations.py",
     "tests/inference/test_costs.py",
     "tests/experiments/test_tables.py",
-    "tests/cli/test_network_flags.py",
+    "tests/experiments/test_network_flags.py",
     "tests/inference/test_pipeline.py::test_one_compilation_serves_every_pattern",
     "tests/runs/test_export.py::test_file_gives_what_infer_gives",
 ]

@@ -23,12 +23,12 @@ from typing import Any
 import jax
 from absl import flags
 from rich.console import Console
+from tables.network_flags import cnn_from_flags
 from tables.stored import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, run
-from coded_jax.cli.network_flags import cnn_from_flags
 from coded_jax.latency import answers, comparison, stragglers
 from coded_jax.latency.comparison import Forecast
 from coded_jax.latency.machines import Conditions, Machine

@@ -23,12 +23,12 @@ import numpy as np
 from absl import flags
 from rich.console import Console
 from tables import maps as tables
+from tables.network_flags import cnn_from_flags
 from tables.stored import read_runs
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, origin, run
-from coded_jax.cli.network_flags import cnn_from_flags
 from coded_jax.latency import comparison
 from coded_jax.latency.machines import AXES, Conditions
 from coded_jax.latency.stragglers import Trace

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import functools
+import importlib
 import platform
 import re
 import shlex
 import sys
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 from absl import app, flags, logging
 
-from coded_jax.checks import require
+from coded_jax.checks import first_line, require
 from coded_jax.cpu_kernels import lowering
 from coded_jax.runs import provenance, workdir
 from coded_jax.training.loop import Interrupted
@@ -79,16 +78,6 @@ def command(
     return decorate
 
 
-def heed_ctrl_c(unraisable: Any) -> None:
-    """Raises Ctrl-C again where Python could not, as in JAX's callback of the garbage
-    collection; anything else is told as by default. A `sys.unraisablehook`."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        # Later, since an exception in here would be lost as well.
-        threading.Timer(0.01, _thread.interrupt_main).start()
-    else:
-        sys.__unraisablehook__(unraisable)
-
-
 def run(main: Main, argv: list[str] | None = None) -> None:
     """Parses the flags, and runs a command.
 
@@ -96,7 +85,6 @@ def run(main: Main, argv: list[str] | None = None) -> None:
       main: what `command` returned.
       argv: the words of the command line, its name first; those of the process if None.
     """
-    sys.unraisablehook = heed_ctrl_c
     parse = functools.partial(parse_flags, about=sys.modules[main.__module__].__doc__)
     app.run(main, argv, flags_parser=parse)
 
@@ -228,3 +216,29 @@ def sizes(name: str, text: str, count: int, accepted: str) -> tuple[int, ...]:
     fits = all(part.isdecimal() and int(part) for part in parts)
     require(name, text, fits and len(parts) == count, accepted)
     return tuple(map(int, parts))
+
+
+def call_named(flag: str, name: str, *returned: str) -> tuple[Any, ...]:
+    """Calls a function without arguments and returns its values.
+
+    Args:
+      flag: that names it.
+      name: `module:function`, importable from the current folder.
+      returned: the values in words, the second of which are variables.
+
+    Raises:
+      ValueError: there is no such function, it fails, or returns something else.
+    """
+    module, _, function = name.partition(":")
+    accepted = f"module:function that returns {' and '.join(returned)}"
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        values = getattr(importlib.import_module(module), function)()
+    except (Exception, SystemExit) as error:  # a module of the user's raises anything
+        reason = f"{accepted} accepted ({first_line(error)})"
+        raise ValueError(f"{flag}: {name!r} given, {reason}") from error
+    fits = isinstance(values, tuple) and len(values) == len(returned)
+    leaves = jax.tree.leaves(values[1]) if fits else []
+    arrays = all(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
+    require(flag, name, fits and arrays, f"{accepted}, arrays or their shapes,")
+    return values

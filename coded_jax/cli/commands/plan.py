@@ -23,13 +23,13 @@ from rich.console import Console
 
 from coded_jax.checks import require
 from coded_jax.cli import setting_flags
-from coded_jax.cli.command_line import command
+from coded_jax.cli.command_line import call_named, command
 from coded_jax.cli.experiment_flags import config_from_flags
 from coded_jax.cli.image_flags import Example, example_from_flags
-from coded_jax.cli.whole_networks import whole_network
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Examples
 from coded_jax.inference.rates import Rates
+from coded_jax.models.keras_networks import keras_application
 from coded_jax.report import plan_view
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
@@ -58,6 +58,7 @@ MOST_DEVICE = flags.DEFINE_float(
     "operations of the busiest device at most, over the network's, with --model",
 )
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
+KERAS = "keras:"
 PARTS = (
     "blocks are parts of the network here: the convolutions of a round, and what the "
     "client computes between them"
@@ -105,7 +106,11 @@ def _plan_model(console: Console, config: Config, example: Example) -> SplitPlan
         value = getattr(config, flag)
         require(flag, value, value == getattr(defaults, flag), "none with --model")
     shape, rates = example.image.shape, Rates(**setting_flags.read(Rates))
-    model, variables = whole_network(str(MODEL.value), shape)
+    name = str(MODEL.value)
+    if name.startswith(KERAS):
+        model, variables = keras_application(name.removeprefix(KERAS), shape)
+    else:
+        model, variables = call_named("model", name, "a function", "its variables")
     begun = time.perf_counter()
     plan = planning.plan_stages(
         model,

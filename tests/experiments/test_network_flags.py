@@ -29,15 +29,14 @@ PROGRAM = """
 import json, sys
 from absl import flags
 from absl.testing import flagsaver
-from coded_jax.cli.network_flags import cnn_from_flags, refuse_beside_runs
 from map import plane_from_flags
+from tables.network_flags import cnn_from_flags
 
 def answer(what, *words):
     with flagsaver.flagsaver():
         flags.FLAGS(["test", "--output=x", *words])
         try:
-            {"network": lambda: cnn_from_flags([]), "plane": plane_from_flags,
-             "runs": refuse_beside_runs}[what]()
+            {"network": lambda: cnn_from_flags([]), "plane": plane_from_flags}[what]()
         except ValueError as error:
             return str(error)
 
@@ -45,15 +44,12 @@ flags.FLAGS(["test", "--output=x"])
 print(json.dumps([answer(*case) for case in json.loads(sys.argv[1])]))
 """
 LENET5 = ["network", "--base_model=lenet5", "--image_shape=28x28x1"]
-DROP = [*LENET5, "--given_drop=1"]
 CASES = {  # the flags, and the argument that is refused
     "variables that are numbers": (["network", "--cnn=own:numbers"], "cnn"),
     "a block of two results": (["network", "--cnn=own:pair"], "blocks"),
     "a CNN of one's own": (["network", "--cnn=own:good"], None),
-    "stages that overlap": ([*DROP, "--stages=1-2,2-3"], "stages"),
-    "stages": ([*DROP, "--stages=1-2,4"], None),
-    "a network beside runs": (["runs", "--base_model=lenet5"], "base_model"),
-    "runs": (["runs"], None),
+    "a given drop": ([*LENET5, "--given_drop=1"], None),
+    "a network twice": ([*LENET5, "--cnn=own:good"], "network"),
     "an axis without end": (["plane", "--x=bandwidth,1e5,1e8,100000000"], "x"),
     "an axis twice": (["plane", "--x=tail,0.1,1,3"], "y"),
     "a value out of range": (["plane", "--x=failure,0.1,10,3"], "failure"),

@@ -8,8 +8,7 @@ from typing import Any
 from absl import flags
 
 from coded_jax.checks import require, require_sizes
-from coded_jax.cli.command_line import sizes
-from coded_jax.cli.whole_networks import call_named
+from coded_jax.cli.command_line import call_named, sizes
 from coded_jax.latency.cuts import CNN, cnn_of
 from coded_jax.models import BASE_MODELS, make_base_model
 from coded_jax.report.formatting import size_text
