@@ -11,9 +11,9 @@ into `base.json`, with command, time and machine of the training.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from rich.console import Console
 
@@ -23,7 +23,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.runs import kept_base
 from coded_jax.runs.config import Config
-from coded_jax.runs.workdir import absolute
+from coded_jax.runs.workdir import FLAGS, absolute, open_workdir, write_atomically
 from coded_jax.training import tasks
 
 WORKDIR = flags.DEFINE_string("workdir", None, "of the finished run", required=True)
@@ -41,7 +41,11 @@ def main(argv: list[str]) -> None:
     results = model.results
     config = Config.from_json(results["config"])
     dataset = data.load(config.dataset, DATA_DIR.value, config.image_size)
-    variables = kept_base.halved(model.frozen)
+    cast = lambda tree, before, after: jax.tree.map(
+        lambda x: x.astype(after) if x.dtype == before else x, tree
+    )
+    rounded = cast(model.frozen, jnp.float32, jnp.float16)
+    variables = cast(rounded, jnp.float16, jnp.float32)
     accuracies = {}
     for part in ("validation", "test"):
         arrays = tasks.device_arrays(model.pipeline.mesh, getattr(dataset, part))
@@ -58,7 +62,13 @@ def main(argv: list[str]) -> None:
         "before_rounding": results["base"],
         "timing": {"seconds": {"base": results["timing"]["seconds"]["base"]}},
     }
-    kept_base.keep(Path(folder), config, variables, record)
+    folder = open_workdir(folder, config.base.to_flags(), name="base_dir")
+    # It is where it is, on any machine.
+    lines = (folder / FLAGS).read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("--workdir=")]
+    write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
+    kept_base.save_variables(folder, rounded)
+    write_atomically(folder / kept_base.RECORD, json.dumps(record, indent=1) + "\n")
     Console(soft_wrap=True, highlight=False).print(
         f"{BASE_DIR.value}: {json.dumps(accuracies)}, {2 * numbers / 1e6:.1f} MB"
     )

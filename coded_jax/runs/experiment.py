@@ -12,7 +12,7 @@ from rich.console import Console
 
 from coded_jax.checks import require
 from coded_jax.data.user_data import require_dataset
-from coded_jax.devices import processes
+from coded_jax.devices import placement, processes
 from coded_jax.evaluation import pattern_accuracy
 from coded_jax.runs import kept_base, provenance, results
 from coded_jax.runs.build import own_base, own_config
@@ -34,6 +34,7 @@ from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.workdir import (
     RESULTS,
     Places,
+    checkpoint_folder,
     copy_checkpoints,
     write_atomically,
 )
@@ -120,13 +121,18 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     folder, base_folder = experiment.folder, experiment.base_folder
     if folder and base_folder and base_folder != folder:
-        if kept_base.is_kept(base_folder):
-            kept_base.take(base_folder, folder, regime, examples)
-        else:
+        if not kept_base.is_kept(base_folder):
             watch._replace(folder=base_folder).fit(BASE, key, training)
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
+        elif not checkpoint_folder(folder, BASE).exists():
+            kept_base.take(base_folder, folder)
+    if folder and kept_base.is_kept(folder):
+        kept, steps = kept_base.read(folder, "workdir"), regime.steps(examples)
+        watch.table.update(watch.table.begin(BASE, steps).id, completed=steps)
+        variables = placement.put_replicated(pipeline.mesh, kept.variables)
+        return Fitted(variables, kept.score, steps, kept.seconds)
     return watch.fit(BASE, key, training)
 
 

@@ -22,17 +22,9 @@ from flax import traverse_util
 from coded_jax.checks import require
 from coded_jax.devices import processes
 from coded_jax.runs.build import variable_shapes
-from coded_jax.runs.config import BaseConfig, Config
-from coded_jax.runs.phases import BASE, Regime
-from coded_jax.runs.workdir import (
-    FLAGS,
-    absolute,
-    checkpoint_folder,
-    open_workdir,
-    write_atomically,
-)
-from coded_jax.training import checkpoints
-from coded_jax.training.steps import Best, initial_state
+from coded_jax.runs.config import BaseConfig
+from coded_jax.runs.phases import BASE
+from coded_jax.runs.workdir import absolute, checkpoint_folder, write_atomically
 from coded_jax.types import BaseModel, Dataset, PyTree
 
 VARIABLES = "variables.npz"
@@ -40,40 +32,9 @@ RECORD = "base.json"
 """Says how the base model was trained, and what it reaches."""
 
 
-def halved(variables: PyTree) -> PyTree:
-    """Returns variables as they come back from a folder: rounded to float16."""
-    return _cast(_cast(variables, jnp.float32, jnp.float16), jnp.float16, jnp.float32)
-
-
-def _cast(variables: PyTree, before: Any, after: Any) -> PyTree:
-    cast = lambda x: x.astype(after) if x.dtype == before else x
-    return jax.tree.map(cast, variables)
-
-
-def keep(folder: Path, config: Config, variables: PyTree, record: dict) -> None:
-    """Writes a base model into a `base_dir`, with what is known of its training.
-
-    Args:
-      folder: new or empty.
-      config: of the run that trained it.
-      variables: nested dicts of arrays.
-      record: JSON, for `base.json`.
-
-    Raises:
-      ValueError: the folder has another base model, or cannot be written to.
-    """
-    folder = open_workdir(folder, config.base.to_flags(), name="base_dir")
-    # It is where it is, on any machine.
-    lines = (folder / FLAGS).read_text().splitlines()
-    lines = [line for line in lines if not line.startswith("--workdir=")]
-    write_atomically(folder / FLAGS, "\n".join(lines) + "\n")
-    save_variables(folder, _cast(variables, jnp.float32, jnp.float16))
-    write_atomically(folder / RECORD, json.dumps(record, indent=1) + "\n")
-
-
-def is_kept(base_folder: Path) -> bool:
-    """Returns whether a `base_dir` has a base model of `keep`, not checkpoints."""
-    return (base_folder / RECORD).exists()
+def is_kept(folder: Path) -> bool:
+    """Returns whether a folder has a base model of `keep_base.py`, not checkpoints."""
+    return (folder / RECORD).exists()
 
 
 class Kept(NamedTuple):
@@ -100,7 +61,8 @@ def read(folder: Path, name: str = "base_dir") -> Kept:
         record = json.loads((folder / RECORD).read_text())
         score = float(record["base"]["validation_accuracy"])
         seconds = float(record["timing"]["seconds"]["base"])
-        variables = _cast(read_variables(folder), jnp.float16, jnp.float32)
+        widened = lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x
+        variables = jax.tree.map(widened, read_variables(folder))
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
         variables = None
     accepted = f"a folder whose {RECORD} and {VARIABLES} are not damaged"
@@ -141,24 +103,15 @@ def start_of(
     return variables
 
 
-def take(base_folder: Path, folder: Path, regime: Regime, examples: int) -> None:
-    """Puts a base model that is kept into a run's folder, as if trained there just now;
-    all processes at the same time.
+def take(base_folder: Path, folder: Path) -> None:
+    """Copies a base model that is kept into a run's folder, which is then all that the
+    run needs; all processes at the same time."""
 
-    A folder that has checkpoints of a base model is left as it is.
-    """
-    target = checkpoint_folder(folder, BASE)
-    missing = processes.is_lead() and not target.exists()
-    if not processes.any_process(missing):
-        return
-    kept = read(base_folder)
-    optimizer, steps = regime.optimizer(examples), regime.steps(examples)
-    key = jax.random.key(0)
-    state, best = initial_state(lambda key: kept.variables, optimizer, key)
-    score = jnp.asarray(kept.score, jnp.float32)
-    done = state._replace(step=jnp.asarray(steps, jnp.int32))
-    finished = (done, Best(score, best.params))
-    checkpoints.save(target, steps, finished, seconds=kept.seconds)
+    def copy() -> None:
+        for name in (VARIABLES, RECORD):  # the record last: it says that both are there
+            write_atomically(folder / name, (base_folder / name).read_bytes())
+
+    processes.by_lead(copy)
 
 
 def save_variables(folder: Path, variables: PyTree) -> None:

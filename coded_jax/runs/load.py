@@ -16,11 +16,10 @@ from coded_jax.checks import require
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import make_mesh
 from coded_jax.inference.pipeline import Examples
-from coded_jax.runs import provenance, workdir
+from coded_jax.runs import kept_base, provenance, workdir
 from coded_jax.runs.build import build_pipeline, own_base
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
-from coded_jax.runs.kept_base import read_variables
 from coded_jax.runs.phases import BASE, CODE, Regime, regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
@@ -77,7 +76,7 @@ def load(
         if blocks is None or head is None:
             accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
             raise ValueError(f"base: None given, {accepted} accepted")
-        variables = read_variables(folder) if variables is None else variables
+        variables = kept_base.read_variables(folder) if variables is None else variables
         accepted = "those of the run, which its workdir could not store,"
         require("variables", variables, variables is not None, accepted)
         positions = tuple(results.get("positions", ()))
@@ -96,7 +95,11 @@ def load(
     pipeline = build(config, examples, classes, mesh_of_pieces, base)
     if frozen is None:
         init = lambda key: pipeline.base.init(key, shape, classes)
-        frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)
+        regime = regime_of(config, BASE)
+        if kept_base.is_kept(folder):
+            frozen = kept_base.read(folder, "workdir").variables
+        else:
+            frozen = best_params(folder, results, BASE, regime, init)
     if callable(config.code):
         mark = provenance.of_codes(pipeline, frozen)
         _require_same(results, {"code": mark}, folder)

@@ -32,7 +32,8 @@ def test_runs_begin_with_a_base_model_that_is_kept(finished, tmp_path):
     results = run(tmp_path / "run", base_dir)
     assert results["base"]["test_accuracy"] == record["base"]["test_accuracy"]
     before, after = (coded_jax.load(x, devices=1) for x in (finished, tmp_path / "run"))
-    expected = kept_base.halved(before.frozen)
+    rounded = lambda x: x.astype("float16").astype("float32")
+    expected = jax.tree.map(rounded, before.frozen)
     jax.tree.map(np.testing.assert_array_equal, after.frozen, expected)
     # Or trains on from it.
     started = dataclasses.replace(
