@@ -1,23 +1,18 @@
 """Images in folders: `train/`, and `val/` or `test/`, with a folder for each class.
 
-They are decoded once by Pillow, and kept as arrays in `~/.cache/coded_jax/images` under
-a name that changes with any file.
+Every run decodes them by Pillow, on all cores.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from rich.console import Console
 from rich.progress import track
 
@@ -34,7 +29,6 @@ from coded_jax.types import Split
 TRAIN, VALIDATION, TEST = "train", "val", "test"
 ENDINGS = (".jpg", ".jpeg", ".png")
 MOST_NAMED = 3  # damaged files or classes, in an error
-LAYOUT = "3"  # of what is kept; another one makes it anew
 
 
 class Files(NamedTuple):
@@ -112,7 +106,7 @@ def read(files: Files, image_size: int | None) -> Parts:
         to hold some out for validation.
     """
     ends = np.cumsum([*map(len, files.labels.values())])[:-1]
-    images = np.split(_images(files, image_size), ends)
+    images = np.split(_decoded(files, image_size), ends)
     splits = [*map(Split, images, files.labels.values())]
     test = shuffled_parts(splits.pop())
     if len(splits) == 2:
@@ -126,27 +120,6 @@ def read(files: Files, image_size: int | None) -> Parts:
 
 
 SOURCE = Source(find, read, own_images=True)
-
-
-def _images(files: Files, image_size: int | None) -> np.ndarray:
-    """Returns all images uint8 `[N, H, W, C]`, decoded now or by a former process."""
-    sha = hashlib.sha256(f"{LAYOUT} {image_size} {files.root}".encode())
-    for path in files.paths:
-        status = path.stat()
-        sha.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
-    folder = Path("~/.cache/coded_jax/images").expanduser()
-    kept = folder / f"{sha.hexdigest()[:16]}.npy"
-    with contextlib.suppress(FileNotFoundError, ValueError, EOFError):
-        return np.load(kept)
-    images = _decoded(files, image_size)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
-            np.save(Path(aside, "images.npy"), images)
-            os.replace(Path(aside, "images.npy"), kept)
-    except OSError as error:  # a full disk only costs the next run some seconds
-        logging.warning("%s: decoded images are not kept there: %s", folder, error)
-    return images
 
 
 def _decoded(files: Files, image_size: int | None) -> np.ndarray:

@@ -1,20 +1,13 @@
-"""Folders of images: what is read, kept and refused."""
+"""Folders of images: what is read and refused."""
 
 import numpy as np
 import pytest
 
 from coded_jax import data
-from coded_jax.data import folder
 from tests.errors import refused
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("cat", "dog", "owl")
-
-
-@pytest.fixture(autouse=True)
-def own_home(monkeypatch, tmp_path_factory):
-    """What is kept of decoded images is nobody else's."""
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
 
 
 def write(root, count=10, size=(12, 8), ending="png"):
@@ -57,17 +50,6 @@ def test_each_part_is_read_from_its_own_folder(tmp_path):
     dataset = data.load("folder", str(root))
     for part, grey in zip(("train", "validation", "test"), greys.values(), strict=True):
         assert (getattr(dataset, part).images == grey).all(), part
-
-
-def test_jpegs_are_decoded_once(tmp_path, monkeypatch):
-    root = write(tmp_path, ending="jpg", size=(16, 16))
-    first = data.load("folder", root)
-    monkeypatch.setattr(folder, "decode_file", None)  # not called again
-    again = data.load("folder", root)
-    np.testing.assert_array_equal(first.train.images, again.train.images)
-    Image.new("RGB", (16, 16)).save(tmp_path / "train" / "cat" / "new.png")
-    with pytest.raises(ValueError, match="cannot be decoded"):  # since it is None
-        data.load("folder", root)
 
 
 def test_damaged_files_are_named(tmp_path):
