@@ -51,7 +51,7 @@ class OneDnn(NamedTuple):
     linking: tuple[str, ...] = ()
 
 
-def load(folder: Path) -> ctypes.CDLL:
+def load_library(folder: Path) -> ctypes.CDLL:
     """Loads the library, and builds it first where that was not done yet.
 
     Args:

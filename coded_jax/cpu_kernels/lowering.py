@@ -258,7 +258,7 @@ def _load() -> ctypes.CDLL | None:
     if not folder or "://" in folder:  # no folder of this machine, as gs://bucket
         folder = "~/.cache/coded_jax"
     try:
-        kernels = library.load(Path(folder).expanduser())
+        kernels = library.load_library(Path(folder).expanduser())
     except library.Unavailable as reason:
         log.warning("convolutions: XLA's kernels run, which are slower (%s)", reason)
         return None

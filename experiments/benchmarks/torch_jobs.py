@@ -34,17 +34,17 @@ def model_of(s: Subject) -> Coded:
         blocks = [frozen["f_conv"]]
     else:
         blocks = [frozen[f"block_{i + 1}"] for i in range(len(frozen) - 1)]
-    load(model.network.blocks, blocks)
-    load(model.network.head, [frozen["head"]])
+    set_variables(model.network.blocks, blocks)
+    set_variables(model.network.head, [frozen["head"]])
     for code, own in zip(model.codes, params, strict=True):
         code.sums.data.copy_(torch.tensor(own["sums"]))
         for name in ("encoder", "decoder"):
             if getattr(code, name) is not None:
-                load(getattr(code, name), [own[name]])
+                set_variables(getattr(code, name), [own[name]])
     return model
 
 
-def load(module: nn.Module, variables: Iterable[PyTree]) -> None:
+def set_variables(module: nn.Module, variables: Iterable[PyTree]) -> None:
     """Copies variables of Flax, of several trees in order, into a module's layers.
 
     Raises:

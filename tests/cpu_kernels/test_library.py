@@ -16,7 +16,7 @@ from tests.cpu_kernels.reference import by_own_kernels
 PROGRAM = """
 import pathlib, sys
 from coded_jax.cpu_kernels import library
-print(library.load(pathlib.Path(sys.argv[1]))._name)
+print(library.load_library(pathlib.Path(sys.argv[1]))._name)
 """
 
 
@@ -63,8 +63,8 @@ def broken_compiler(monkeypatch, tmp_path):
 @pytest.mark.parametrize("case", [no_wheels, no_compiler, broken_compiler])
 def test_without_it_xla_computes_and_one_line_says_so(fresh, tmp_path, caplog, case):
     reason = case(fresh, tmp_path)
-    load = library.load
-    fresh.setattr(library, "load", lambda folder: load(tmp_path / "kernels"))
+    load = library.load_library
+    fresh.setattr(library, "load_library", lambda folder: load(tmp_path / "kernels"))
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 5, 4, 3)), rng.normal(size=(3, 3, 3, 2))
     x, kernel = x.astype("float32"), kernel.astype("float32")

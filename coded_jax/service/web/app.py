@@ -167,14 +167,14 @@ async def reload_model(request: Request) -> Answer:
     done: concurrent.futures.Future[None] = concurrent.futures.Future()
     done.set_running_or_notify_cancel()  # so that a request that ends leaves it
 
-    def load() -> None:
+    def run() -> None:
         try:
             done.set_result(request.app.state.reload())
         except Exception as error:
             done.set_exception(error)
 
     # It may take minutes: a thread that nobody waits for when the program ends.
-    threading.Thread(target=load, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     await asyncio.wrap_future(done)
     return JSONResponse({"reloaded": True})
 
