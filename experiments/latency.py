@@ -166,8 +166,6 @@ def main(argv: list[str]) -> None:
     faults, options = faults_from_flags(), options_from_flags()
     if faults is None or not faults.delays:
         raise ValueError("delay: not given, a distribution accepted")
-    has_workers = ENGINES[ENGINE.value].workers is not None
-    require("engine", ENGINE.value, has_workers, "one with workers")
     if DEVICES.value is not None:
         startup.offer_cpu_devices(DEVICES.value)
     report = Report()

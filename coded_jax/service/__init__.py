@@ -17,27 +17,24 @@ if TYPE_CHECKING:
     from coded_jax.service.start import ENGINES as ENGINES
     from coded_jax.service.start import serve as serve
 
-_MODULES = {
-    "Closed": "gathering",
-    "ENGINES": "start",
-    "Faults": "faults",
-    "NotEnoughResults": "gathering",
-    "Overloaded": "service",
-    "Response": "requests",
-    "ServeConfig": "config",
-    "Service": "service",
-    "WrongResults": "gathering",
-    "serve": "start",
+_NAMES = {
+    "config": ["ServeConfig"],
+    "faults": ["Faults"],
+    "gathering": ["Closed", "NotEnoughResults", "WrongResults"],
+    "requests": ["Response"],
+    "service": ["Overloaded", "Service"],
+    "start": ["ENGINES", "serve"],
 }
-"""The module in which each name is defined."""
+"""The names that each module defines."""
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that a worker's process imports `parts` and no more.
-    if name in _MODULES:
-        return getattr(import_module(f"coded_jax.service.{_MODULES[name]}"), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"coded_jax.service.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+    return sorted({*globals(), *sum(_NAMES.values(), [])})

@@ -131,10 +131,9 @@ def _workers(
     pipeline = pipeline_of(cnn, strategy.settings)
     variables = cnn.base.init(jax.random.key(0), point.image_shape, 10)
     model = CodedModel(pipeline, variables, pipeline.init(jax.random.key(0)))
-    start = ENGINES[engine].workers
     # The spares of hedged pieces are workers, too.
     spares = max(strategy.workload.n - pipeline.n, 0)
-    workers = start(model, ServeConfig(batches=(1,), spares=spares))
+    workers = ENGINES[engine].workers(model, ServeConfig(batches=(1,), spares=spares))
     with contextlib.closing(Pool(workers, ServeConfig(patience=PATIENCE))) as pool:
         yield pool, model
 

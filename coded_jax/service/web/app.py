@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
 import threading
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from typing import Any
 from urllib.parse import quote
 
@@ -81,7 +79,7 @@ def create_app(
         Route("/healthz", lambda _: _state(service.failure())),
         Route("/readyz", lambda _: _state(service.obstacle())),
         Route("/reload", reload_model, methods=["POST"]),
-        Route("/openapi.json", openapi),
+        page.file_route("/openapi.json", page.FILES / "openapi.json"),
         page.file_route("/docs", static / "docs.html", sources),
         *(page.file_route(f"/docs/{name}", swagger / name) for name in SWAGGER),
         Mount("/static", StaticFiles(directory=str(static))),
@@ -177,21 +175,6 @@ async def reload_model(request: Request) -> Answer:
     threading.Thread(target=run, daemon=True).start()
     await asyncio.wrap_future(done)
     return JSONResponse({"reloaded": True})
-
-
-def openapi(request: Request) -> Answer:
-    """Answers with the description of the routes, for the images of the model."""
-    model = request.app.state.service.model
-    dtype = model.pipeline.image_dtype
-    text = (page.FILES / "openapi.json").read_text(encoding="utf-8")
-    text = text.replace("(version)", metadata.version("coded_jax"))
-    text = text.replace("(dtype)", dtype)
-    document = json.loads(text.replace("(image)", str([*model.image_shape])[1:-1]))
-    if dtype != "uint8":
-        body = document["paths"]["/predict"]["post"]["requestBody"]
-        for kind in ("image/png", "image/jpeg"):
-            del body["content"][kind]
-    return JSONResponse(document)
 
 
 class Exported(Collector):
