@@ -79,10 +79,7 @@ ROWS = 20  # of the table, at most
 OUTPUT = flags.DEFINE_string("output", None, "folder of choose.json")
 
 TABLE: table.Columns = {
-    "strategy": lambda row: ", ".join(
-        filter(None, [row.strategy.code, row.strategy.pieces, row.strategy.delay])
-    ),
-    "k + r": lambda row: "{} + {}".format(*row.strategy.sizes),
+    "strategy": lambda row: row.strategy.text,
     "work": lambda row: f"{work_of(row):.3f}",
     **{x: lambda row, x=x: f"{1e3 * row.seconds[x]:.1f}" for x in QUANTILES},
     "in time": lambda row: percent(row.answered),

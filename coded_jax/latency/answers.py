@@ -68,17 +68,16 @@ def most_accurate_in_words(rows: Sequence[Forecast], target: float) -> str:
       rows: of `comparison.rank`, the best first.
       target: in seconds.
     """
-    winner, family = rows[0], rows[0].strategy.family
+    winner, *others = rows
+    rivals = [row for row in others if row.strategy.family != winner.strategy.family]
+    in_time = lambda row: (
+        f"{100 * row.accuracy:.2f} %, with {100 * row.answered:.2f} % answered"
+    )
     clauses = [
         f"run {_name_of(winner)}: within {_ms(target)} its expected accuracy is "
-        f"{100 * winner.accuracy:.2f} %, with {100 * winner.answered:.2f} % answered"
+        f"{in_time(winner)}",
+        *(f"runner-up: {row.strategy.text} ({in_time(row)})" for row in rivals[:1]),
     ]
-    second = next((row for row in rows if row.strategy.family != family), None)
-    if second is not None:
-        clauses.append(
-            f"runner-up: {second.strategy.text} ({100 * second.accuracy:.2f} %, "
-            f"{100 * second.answered:.2f} % answered)"
-        )
     return "; ".join([*clauses, _codes_in_words(rows, winner, "p99")])
 
 

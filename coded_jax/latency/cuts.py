@@ -189,7 +189,7 @@ def undominated(cuts: Sequence[Cut]) -> list[Cut]:
     merits = np.array([cut.merits for cut in cuts]).reshape(-1, 4)
     no_more = (merits[:, None] <= merits).all(axis=-1)  # i than j
     dominated = (no_more & ~no_more.T).any(axis=0)
-    return [cuts[i] for i in np.flatnonzero(~dominated)]
+    return [cuts[i] for i in np.flatnonzero(~dominated).tolist()]
 
 
 def partitions(cnn: CNN, grid: tuple[int, int]) -> list[Stages]:

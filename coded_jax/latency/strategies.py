@@ -71,15 +71,12 @@ class Strategy(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`."""
+        """Returns its name with its sizes, as `mds, k=4 r=2, 2x2`; with when a hedged
+        one sends again."""
         sizes = "k={} r={}".format(*self.sizes) if self.n > 1 else ""
-        return ", ".join(filter(None, [self.code, sizes, self.pieces, self.delay]))
-
-    @property
-    def delay(self) -> str:
-        """Returns the delay of a hedged strategy's second sending, in words; an empty
-        text for other strategies."""
-        return late_text(self.late)
+        return ", ".join(
+            filter(None, [self.code, sizes, self.pieces, late_text(self.late)])
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as `map.json` has it."""

@@ -157,9 +157,9 @@ def _measure_chunk(
 
     def classes(stage: int, results: Results, mask: np.ndarray) -> np.ndarray:
         later = pipeline._replace(stages=pipeline.stages[stage:])
-        own = model.frozen, model.params[stage:]
-        state = _from_decoder(later, *own, results, mask[stage:])
-        logits = _classify(pipeline, *own, decoded=state, available=mask)[1]
+        frozen, params = model.frozen, model.params[stage:]
+        state = _from_decoder(later, frozen, params, results, mask[stage:])
+        _, logits = _classify(pipeline, frozen, params, state, mask)
         return np.asarray(classes_of(logits))
 
     right = classes(0, of_stages[0], everything)

@@ -134,18 +134,18 @@ def wrong_answers(
 def latencies(exchanges: Sequence[Exchange]) -> dict[str, Any]:
     """Returns the summary of requests: counts, quantiles and the slowest, in seconds,
     and answers per second."""
-    answered = [own for own in exchanges if own.response is not None]
-    seconds = np.array([own.seconds for own in answered])
-    begun, lasted = np.array([(own.begun, own.seconds) for own in exchanges]).T
-    passed = float((begun + lasted).max() - begun.min())
+    answered = [x for x in exchanges if x.response is not None]
+    seconds = np.array([x.seconds for x in answered])
+    end = max(x.begun + x.seconds for x in exchanges)
+    passed = end - min(x.begun for x in exchanges)
     quantile = lambda q: float(np.quantile(seconds, q)) if answered else None
     return {
         "requests": len(exchanges),
         "lost": len(exchanges) - len(answered),
-        "degraded": sum(own.response.degraded for own in answered),
+        "degraded": sum(exchange.response.degraded for exchange in answered),
         "p50": quantile(0.5),
         "p99": quantile(0.99),
         "slowest": quantile(1.0),
         "per_second": len(answered) / passed,
-        "errors": sorted({own.error for own in exchanges} - {""})[:5],
+        "errors": sorted({exchange.error for exchange in exchanges} - {""})[:5],
     }

@@ -170,11 +170,11 @@ def summarise(
     answered = [*inferences.values()]
     direct, classes = (
         np.asarray(predictions.classes_of(np.concatenate(logits)))
-        for logits in (computed, [own.logits for own in answered])
+        for logits in (computed, [x.logits for x in answered])
     )
     correct, counted = split.labels[[*inferences]], (split.labels >= 0).sum()
-    decoded = np.array([any(responses.respond(model, own).decoded) for own in answered])
-    decode = np.array([own.seconds["decode"] for own in answered])
+    decoded = np.array([any(responses.respond(model, x).decoded) for x in answered])
+    decode = np.array([x.seconds["decode"] for x in answered])
     usual = decode if decoded.all() else decode[~decoded]
     longer = decode[decoded].mean() - usual.mean() if decoded.any() else 0.0
     return Measurement(

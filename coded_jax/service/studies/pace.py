@@ -147,18 +147,14 @@ def send_one_by_one(
     engine.warm_up(1)
     seconds, inferences = np.full(len(images), np.inf), dict[int, Inference]()
     for i in range(len(images)):
-        _wait_until_idle(engine.pool, deadline)
+        limit = time.monotonic() + deadline
+        while not engine.pool.idle:
+            if time.monotonic() > limit:
+                raise RuntimeError(f"a worker is not idle within {deadline:g} s")
+            time.sleep(IDLE)
         begun, own = time.monotonic(), images[i : i + 1]
         with contextlib.suppress(NotEnoughResults):
             inferences[i] = engine.infer(i, own, begun + deadline, without)
             seconds[i] = time.monotonic() - begun
         ended(i)
     return seconds.round(6), inferences
-
-
-def _wait_until_idle(pool: Pool, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not pool.idle:
-        if time.monotonic() > end:
-            raise RuntimeError(f"a worker has not become idle within {seconds:g} s")
-        time.sleep(IDLE)
