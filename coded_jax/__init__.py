@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from coded_jax.runs.coded_model import CodedModel as CodedModel
     from coded_jax.runs.evaluate import evaluate as evaluate
     from coded_jax.runs.experiment import protect as protect
+    from coded_jax.runs.experiment import train as train
     from coded_jax.runs.load import load as load
-    from coded_jax.runs.train import train as train
     from coded_jax.service import serve as serve
     from coded_jax.splitting import SplitPlan as SplitPlan
     from coded_jax.splitting import merge as merge
@@ -75,7 +75,7 @@ _MODULES = {
     "sample_erasures": "training.tasks",
     "serve": "service",
     "split": "splitting",
-    "train": "runs.train",
+    "train": "runs.experiment",
 }
 """The module in which each name is defined."""
 

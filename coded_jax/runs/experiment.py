@@ -1,47 +1,55 @@
-"""One experiment from its configuration, or a CNN of the user's own, to its results."""
+"""Trainings from their settings to a coded model: an experiment, a CNN of the user's
+own with a code around it, and the codes of a pipeline alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from coded_jax.checks import require
-from coded_jax.data.user_data import require_dataset
+from coded_jax.data import groups
+from coded_jax.data.user_data import collect, require_dataset
 from coded_jax.devices import placement, processes
 from coded_jax.evaluation import pattern_accuracy
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import kept_base, provenance, results
-from coded_jax.runs.build import own_base, own_config
+from coded_jax.runs.build import as_arrays, own_base, own_config
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 from coded_jax.runs.evaluate import measure_codes
 from coded_jax.runs.phases import (
     BASE,
     CODE,
-    Training,
     Watch,
     regime_of,
     train_code,
     training_arrays,
     watching,
 )
-from coded_jax.runs.prepare import Experiment, Own, prepare
+from coded_jax.runs.prepare import Experiment, prepare
 from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.workdir import (
     RESULTS,
     Places,
     checkpoint_folder,
     copy_checkpoints,
+    open_workdir,
     write_atomically,
 )
+from coded_jax.settings import to_flags
 from coded_jax.staging.planning import plan_stages
-from coded_jax.training import tasks
+from coded_jax.training import exact_targets, tasks
+from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import Fitted
-from coded_jax.types import Block, Dataset, PyTree
+from coded_jax.types import Block, Dataset, PyTree, Split
 
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
 """Settings of codes for deep networks, on whose features dense ones would be huge."""
@@ -117,12 +125,14 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         start=experiment.start,
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
-    training = Training(task, {}, arrays, regime, pipeline.mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    fit = lambda watch: watch.fit(
+        BASE, key, task, {}, arrays, regime=regime, mesh=pipeline.mesh
+    )
     folder, base_folder = experiment.folder, experiment.base_folder
     if folder and base_folder and base_folder != folder:
         if not kept_base.is_kept(base_folder):
-            watch._replace(folder=base_folder).fit(BASE, key, training)
+            fit(watch._replace(folder=base_folder))
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
@@ -133,7 +143,7 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         watch.table.update(watch.table.begin(BASE, steps).id, completed=steps)
         variables = placement.put_replicated(pipeline.mesh, kept.variables)
         return Fitted(variables, kept.score, steps, kept.seconds)
-    return watch.fit(BASE, key, training)
+    return fit(watch)
 
 
 def protect(
@@ -204,10 +214,103 @@ def protect(
         last="head" if model is None else "model",
     )
     config = own_config(settings, Config)
-    marks = provenance.of_network(base, variables, dataset.image_shape)
-    marks["data"] = provenance.of_data(dataset)
-    own = Own(dataset, base, variables, marks)
-    prepared = prepare(config, Places(workdir, devices=devices, mesh=mesh), own=own)
+    places = Places(workdir, devices=devices, mesh=mesh)
+    prepared = prepare(config, places, dataset=dataset, base=base, variables=variables)
     if prepared.folder and processes.is_lead():
         kept_base.save_variables(prepared.folder, variables)
     return run(prepared, console=console)
+
+
+def train(
+    pipeline: Pipeline,
+    variables: PyTree,
+    data: Dataset | Split | tuple[Any, Any] | Iterable[tuple[Any, Any]],
+    config: TrainConfig | None = None,
+    *,
+    workdir: str | os.PathLike | None = None,
+    console: Console | None = None,
+) -> CodedModel:
+    """Trains the codes of a pipeline around a base model that stays as it is.
+
+    Args:
+      pipeline: from `make_pipeline`, or that of a loaded model.
+      variables: of the base model.
+      data: a data set, whose validation part chooses the epoch; or images with labels,
+        or an iterator of such batches, which is read once and kept in memory: these
+        choose the epoch themselves.
+      config: how; `TrainConfig()` if None. The learning rate is as the pipeline's
+        recipe says, see `phases.code_regime`.
+      workdir: folder for checkpoints and metrics: killed, the same call goes on from
+        there. If None, no file is written.
+      console: where progress is shown; standard error if None.
+
+    Returns:
+      The coded model, without `results`; `evaluate` tries it.
+
+    Raises:
+      ValueError: data are not sound, fewer than a batch, or have other statistics than
+        the pipeline; features are negative, or erasure patterns cannot occur, with its
+        code; or the folder is that of another training.
+      training.loop.NonFiniteError, training.loop.Interrupted: see `training.loop.fit`.
+    """
+    config = config or TrainConfig()
+    require_patterns(config, pipeline.k, pipeline.r)
+    require("seeds", config.seeds, config.seeds == 1, "1")
+    if pipeline.tail_copy:
+        accepted = "a TrainConfig with supervision or distillation for the tail's copy"
+        require("config", config, bool(config.ends_weights), accepted)
+    frozen = placement.put_replicated(pipeline.mesh, as_arrays(variables))
+    model = CodedModel(pipeline, frozen, None)
+    dataset = _dataset(data, model, config)
+    examples = pipeline.examples._replace(values=dataset.values)
+    pipeline = pipeline._replace(examples=examples)
+    inputs = groups.inputs_of_dataset(pipeline, dataset)
+    total, size = len(inputs.train.labels), config.batch_size
+    require("batch_size", size, size <= total, f"1..{total}, the training inputs,")
+    arrays = training_arrays(pipeline, frozen, inputs, config, pipeline.learns)
+    if pipeline.nonnegative:
+        exact_targets.require_nonnegative(pipeline, frozen, arrays["images"])
+    folder = None if workdir is None else _open(workdir, model, dataset, config)
+    with watching(folder, console) as watch:
+        (fitted,) = train_code(pipeline, frozen, inputs, config, watch, arrays=arrays)
+    return CodedModel(pipeline, frozen, fitted.params)
+
+
+def _dataset(data: Any, model: CodedModel, config: TrainConfig) -> Dataset:
+    """Returns a checked data set; of one part alone, all parts are that one."""
+    *places, classes = model.answer_shape
+    examples = model.pipeline.examples
+    if not isinstance(data, Dataset):
+        split = collect(data)
+        statistics = {"mean": examples.mean, "std": examples.std}
+        data = Dataset("own", classes, split, split, split, **statistics)
+    dataset = require_dataset(data)
+    model.check_images(dataset.train.images[: model.pipeline.images_per_input])
+    float32 = lambda numbers: None if numbers is None else np.float32(numbers).tolist()
+    for name, value, own in (
+        ("classes", dataset.classes, classes),
+        ("positions", dataset.positions, () if examples.grouped else tuple(places)),
+        ("mean", float32(dataset.mean), float32(examples.mean)),
+        ("std", float32(dataset.std), float32(examples.std)),
+    ):
+        require(name, value, value == own, f"{own}, as of the pipeline,")
+    few = slice(config.train_images)
+    train = Split(dataset.train.images[few], dataset.train.labels[few])
+    return dataclasses.replace(dataset, train=train)
+
+
+def _open(
+    path: str | os.PathLike, model: CodedModel, dataset: Dataset, config: TrainConfig
+) -> Path:
+    """Makes the folder, or takes up the one that the same training left."""
+    pipeline, frozen = model.pipeline, model.frozen
+    marks = provenance.of_network(pipeline.base, frozen, model.image_shape)
+    marks["code"] = provenance.of_codes(pipeline, frozen)
+    marks["data"] = provenance.of_data(dataset)
+    marks["split"] = provenance.digest([str(s.plan) for s in pipeline.stages], ())
+    of_functions = {f"fingerprint_of_{name}": mark for name, mark in marks.items()}
+    tail = "frozen" if pipeline.tail_copy is None else "tuned"
+    of_pipeline = {"stages": [s.blocks for s in pipeline.stages], "tail": tail}
+    of_pipeline |= pipeline.coding._asdict() | pipeline.examples._asdict()
+    shown = {name: str(value) for name, value in of_pipeline.items()}
+    return open_workdir(path, to_flags(config) | shown | of_functions)

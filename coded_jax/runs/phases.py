@@ -115,24 +115,6 @@ def code_regime(config: TrainConfig, recipe: str) -> Regime:
     )
 
 
-class Training(NamedTuple):
-    """A training of one phase.
-
-    Attributes:
-      task, frozen, arrays: see `training.loop.fit`.
-      regime: of the phase.
-      mesh: of the pipeline.
-      picture: see `PhaseLog`.
-    """
-
-    task: Task
-    frozen: PyTree
-    arrays: dict[str, Any]
-    regime: Regime
-    mesh: Mesh | None
-    picture: Callable[[PyTree], np.ndarray] | None = None
-
-
 class Watch(NamedTuple):
     """Keeps, shows and stops trainings.
 
@@ -146,15 +128,28 @@ class Watch(NamedTuple):
     table: LiveTable
     stop: Callable[[], bool]
 
-    def fit(self, phase: str, keys: jax.Array, training: Training) -> Fitted:
+    def fit(
+        self,
+        phase: str,
+        keys: jax.Array,
+        task: Task,
+        frozen: PyTree,
+        arrays: dict[str, Any],
+        *,
+        regime: Regime,
+        mesh: Mesh | None,
+        picture: Callable[[PyTree], np.ndarray] | None = None,
+    ) -> Fitted:
         """Trains one phase, from its last checkpoint on; the lead process logs it.
 
         Args:
           phase: its name, see `workdir.phase_of`.
           keys: one, or one for each of several seeds.
-          training: what is trained, and how.
+          task, frozen, arrays: see `training.loop.fit`.
+          regime: of the phase.
+          mesh: of the pipeline.
+          picture: see `PhaseLog`.
         """
-        task, frozen, arrays, regime, mesh, picture = training
         examples = len(arrays["labels"])
         extent = FitConfig(
             regime.epochs,
@@ -254,10 +249,18 @@ def train_code(
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
     first = jax.random.fold_in(key, number)
     others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
-    training = Training(task, frozen, arrays, regime, pipeline.mesh, picture=picture)
     fitted = {}
     for phase, own in trainings(task, jnp.stack([first, *others]), watch.folder, name):
-        fitted[phase] = watch.fit(phase, own, training)
+        fitted[phase] = watch.fit(
+            phase,
+            own,
+            task,
+            frozen,
+            arrays,
+            regime=regime,
+            mesh=pipeline.mesh,
+            picture=picture,
+        )
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 
 

@@ -24,15 +24,6 @@ from coded_jax.training import exact_targets
 from coded_jax.types import BaseModel, Dataset, PyTree, Split
 
 
-class Own(NamedTuple):
-    """Data and a trained base model of the user's own, see `protect`."""
-
-    dataset: Dataset
-    base: BaseModel
-    variables: PyTree
-    fingerprints: dict[str, str]  # of functions, variables and data
-
-
 class Experiment(NamedTuple):
     """An experiment that has passed every check and is ready to run.
 
@@ -81,24 +72,23 @@ def prepare(
     config: Config,
     places: Places,
     *,
-    own: Own | None = None,
     dataset: Dataset | None = None,
+    base: BaseModel | None = None,
+    variables: PyTree | None = None,
 ) -> Experiment:
     """Checks everything that can be wrong, before any training.
 
     Args:
       config: the settings.
       places: where it runs.
-      own: in place of the data set and the base model that `config` names.
-      dataset: that `config` names, where it has been loaded before.
+      dataset: in place of the one that `config` names, or that where it is loaded.
+      base, variables: a trained base model in place of the one that `config` names.
 
     Raises:
       ValueError, OSError, ImportError: one line that says what is wrong.
     """
     started = time.perf_counter()
     mesh = make_mesh(config.n, places.devices, places.mesh)
-    if own:
-        dataset = own.dataset
     dataset = dataset or data.load(config.dataset, places.data_dir, config.image_size)
     source = data.DATASETS.get(config.dataset)
     if source is not None and source.own_images:
@@ -107,7 +97,7 @@ def prepare(
         accepted = f"none, or {digest} of the images that are in data_dir,"
         require("images_digest", config.images_digest, fits, accepted)
         config = dataclasses.replace(config, images_digest=digest)
-    shape, classes, base = dataset.image_shape, dataset.classes, own and own.base
+    shape, classes = dataset.image_shape, dataset.classes
     examples = Examples(shape, dataset.mean, dataset.std, values=dataset.values)
     uncoded = build.uncoded_pipeline(config, examples, mesh, base)
     pipeline = build.build_pipeline(config, examples, classes, mesh, base)
@@ -121,7 +111,10 @@ def prepare(
         # Each process by itself: another one may have failed already.
         alone = pipeline._replace(mesh=None)
         exact_targets.require_nonnegative(alone, drawn, images)
-    marks = dict(own.fingerprints) if own else {}
+    marks = {}
+    if base:
+        marks = provenance.of_network(base, variables, shape)
+        marks["data"] = provenance.of_data(dataset)
     if callable(config.code):
         marks[CODE] = provenance.of_codes(pipeline, shapes)
     for name in {name_of(code) for code in config.baselines if callable(code)}:
@@ -151,7 +144,7 @@ def prepare(
         uncoded=uncoded,
         pipelines={CODE: pipeline, **rivals},
         start=start,
-        variables=placement.put_replicated(mesh, own.variables) if own else None,
+        variables=placement.put_replicated(mesh, variables) if base else None,
         fingerprints=marks,
         resumed=resumed,
         started=started,
