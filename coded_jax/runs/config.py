@@ -43,6 +43,7 @@ RETIRED: dict[str, Any] = {
     "feature_weights": "alike",
     "fixed_sums": False,
     "focus": 0.0,
+    "keep_measured": True,
     "parity_goes_on": False,
     "preactivations": False,
     "stage_training": "end_to_end",
@@ -179,11 +180,6 @@ class EvaluationConfig:
             f"some of {list(STAGE_LOSSES)}, each once,",
         ),
         tuple_of(TEXT, ",", "names as per_stage,later"),
-    )
-    keep_measured: bool = setting(
-        True,
-        "keep what is measured of each code in the workdir, where a run that goes on "
-        "finds it; code with uncommitted changes keeps nothing",
     )
     evaluated: str = setting(
         "test",

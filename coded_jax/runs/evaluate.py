@@ -205,9 +205,9 @@ def measure_codes(
 ) -> tuple[float, dict[str, dict[str, list[Measured]]]]:
     """Tries every pattern with the code and with each baseline, for every seed.
 
-    What a former process has measured is taken from the workdir, unless
-    `keep_measured` is off or the code has uncommitted changes. The confidence of
-    classes is studied under the run's own losses alone.
+    What a former process has measured is taken from the workdir, unless the code has
+    uncommitted changes. The confidence of classes is studied under the run's own losses
+    alone.
 
     Returns:
       The base model's accuracy on the part that is evaluated, and measurements of the
@@ -272,10 +272,10 @@ def measure_codes(
 
 def describe_circumstances(experiment: Experiment) -> list[str] | None:
     """Returns texts of all that measurements depend on beside variables and images:
-    settings, versions, precision, device and kernels; None where nothing is kept, as
-    the settings say or since the code has changes that no commit has."""
+    settings, versions, precision, device and kernels; None where nothing is kept, since
+    the code has changes that no commit has."""
     version, backend = provenance.code_version(), jax.default_backend()
-    if version is None or not experiment.config.keep_measured:
+    if version is None:
         return None
     settings = experiment.config.to_flags() | experiment.fingerprints
     fixed = [

@@ -21,7 +21,7 @@ CHECKPOINTS = "checkpoints"
 MEASURED = "measured"
 MADE = (CHECKPOINTS, MEASURED, RESULTS)
 """Shows, each by itself, that a run was begun in a folder."""
-EXTENT = ("baselines", "seeds", "tried", "keep_measured")
+EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""
 BASELINE_MARK = "fingerprint_of_baseline_"
 """Begins the flags that tell the functions of baselines apart. One may be added or left

@@ -38,8 +38,8 @@ def test_what_is_kept_is_read_as_it_was(tmp_path):
         evaluate.write_measured(file, "abc", MEASURED)
 
 
-def circumstances(keep=True):
-    experiment = SimpleNamespace(config=Config(keep_measured=keep), fingerprints={})
+def circumstances():
+    experiment = SimpleNamespace(config=Config(), fingerprints={})
     return evaluate.describe_circumstances(experiment)
 
 
@@ -53,8 +53,3 @@ def test_another_precision_or_version_is_another_circumstance(monkeypatch):
     assert circumstances() not in (before, None)
     monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
     assert circumstances() is None
-
-
-def test_nothing_is_kept_where_it_is_switched_off(monkeypatch):
-    monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
-    assert circumstances() is not None and circumstances(keep=False) is None
