@@ -24,7 +24,7 @@ from coded_jax.runs.phases import BASE, CODE, Regime, regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
 from coded_jax.training.steps import initial_state
-from coded_jax.types import BaseModel, Block, PyTree
+from coded_jax.types import Block, PyTree
 
 
 def load(
@@ -32,7 +32,6 @@ def load(
     devices: int | None = None,
     mesh: tuple[int, int] | None = None,
     *,
-    base: BaseModel | None = None,
     blocks: Block | Sequence[Block] | None = None,
     head: Callable[[PyTree, jax.Array], jax.Array] | None = None,
     variables: PyTree | None = None,
@@ -47,8 +46,8 @@ def load(
       path: its workdir.
       devices, mesh: where it is computed; see `make_mesh`. By default the
         pieces are spread over all devices.
-      base: of a run of `protect`, the network; or instead
-      blocks, head: the network as `protect` was given it.
+      blocks, head: of a run of `protect`, the network as it was given there; that of a
+        `model` is in `plan_stages(...).base`.
       variables: of the network, where the workdir does not hold them: they are stored
         if they are nested dicts of arrays.
       code: the function that builds the code, of a run that was given one.
@@ -69,13 +68,10 @@ def load(
     config = Config.from_json(fields)
     shape, classes = tuple(results["image_shape"]), results["classes"]
     mean, std = (value and tuple(value) for value in results["normalisation"].values())
-    frozen = None
+    base = frozen = None
     if config.base_model == OWN:
-        if base is not None:
-            blocks, head = base.blocks, base.head
         if blocks is None or head is None:
-            accepted = "the CNN of the run as a BaseModel, or by blocks= and head=,"
-            raise ValueError(f"base: None given, {accepted} accepted")
+            raise ValueError("blocks, head: not given, those of the run accepted")
         variables = kept_base.read_variables(folder) if variables is None else variables
         accepted = "those of the run, which its workdir could not store,"
         require("variables", variables, variables is not None, accepted)
@@ -85,7 +81,7 @@ def load(
         )
         _require_same(results, provenance.of_network(base, frozen, shape), folder)
     else:
-        given = {"base": base, "blocks": blocks, "head": head, "variables": variables}
+        given = {"blocks": blocks, "head": head, "variables": variables}
         for name, value in given.items():
             accepted = f"none for a run of {config.base_model}"
             require(name, type(value).__name__, value is None, accepted)
@@ -93,13 +89,11 @@ def load(
     mesh_of_pieces = make_mesh(config.n, devices, mesh)
     build = build_pipeline if base else _build_once  # keyed by its arguments
     pipeline = build(config, examples, classes, mesh_of_pieces, base)
-    if frozen is None:
+    if frozen is None and kept_base.is_kept(folder):
+        frozen = kept_base.read(folder, "workdir").variables
+    elif frozen is None:
         init = lambda key: pipeline.base.init(key, shape, classes)
-        regime = regime_of(config, BASE)
-        if kept_base.is_kept(folder):
-            frozen = kept_base.read(folder, "workdir").variables
-        else:
-            frozen = best_params(folder, results, BASE, regime, init)
+        frozen = best_params(folder, results, BASE, regime_of(config, BASE), init)
     if callable(config.code):
         mark = provenance.of_codes(pipeline, frozen)
         _require_same(results, {"code": mark}, folder)

@@ -60,7 +60,9 @@ def test_answers_are_those_of_the_network_also_once_loaded(
     logits = coded.logits(images)
     np.testing.assert_allclose(logits, model(variables, x), rtol=1e-4, atol=1e-4)
     plan = coded_jax.plan_stages(model, variables, dense_cnn.SHAPE, 2, 1)
-    loaded = coded_jax.load(folders[index], base=plan.base)
+    loaded = coded_jax.load(
+        folders[index], blocks=plan.base.blocks, head=plan.base.head
+    )
     lost = coded.logits(images, [1])
     np.testing.assert_allclose(loaded.logits(images, [1]), lost, atol=1e-5)
     assert loaded.values == (own is VALUES)

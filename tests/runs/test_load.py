@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import coded_jax
-from coded_jax.types import BaseModel
 from tests.errors import refused
 from tests.own_cnn import DATASET, f_conv, head, make_variables
 from tests.runs.test_coded_model import scaled_sum
@@ -49,8 +48,6 @@ def assert_alike(model, expected):
 def test_functions_are_given_and_variables_are_stored(run):
     path, expected = run
     assert_alike(coded_jax.load(path, 1, **NETWORK), expected)
-    base = BaseModel(lambda *_: None, (f_conv,), head)
-    assert_alike(coded_jax.load(path, 1, base=base), expected)
     variables = make_variables()
     assert_alike(coded_jax.load(path, 1, variables=variables, **NETWORK), expected)
 
@@ -61,8 +58,8 @@ DOUBLED = {name: 2 * value for name, value in make_variables().items()}
 @pytest.mark.parametrize(
     "name, options",
     [
-        ("base", {}),
-        ("base", {"blocks": f_conv}),
+        ("blocks, head", {}),
+        ("blocks, head", {"blocks": f_conv}),
         ("functions", {"blocks": lambda v, x: -f_conv(v, x), "head": head}),
         ("variables", {**NETWORK, "variables": DOUBLED}),
         ("head", {"blocks": f_conv, "head": lambda v, x: x}),

@@ -14,7 +14,6 @@ from coded_jax.inference.pipeline import Examples
 from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.service import serve
-from coded_jax.types import BaseModel
 from tests.own_cnn import CLASSES, DATASET
 from tests.scripts import forks
 
@@ -79,10 +78,9 @@ def require_answers(service, model, images):
 
 def test_a_workdir_is_given_its_functions(model, workdir, images):
     block, head, variables = closures()
-    base = BaseModel(lambda *_: variables, (block,), head)
-    with pytest.raises(ValueError, match="base: "):
+    with pytest.raises(ValueError, match="blocks, head: "):
         serve(workdir)
-    loaded = coded_jax.load(workdir, 1, base=base, variables=variables)
+    loaded = coded_jax.load(workdir, 1, blocks=block, head=head, variables=variables)
     with serve(loaded, batches=(4,), deadline=600) as service:
         require_answers(service, model, images)
 
