@@ -4,7 +4,8 @@
     export.save(model, "coded.bin")
 
 The file holds StableHLO with the parameters in it, as `jax.export` writes it: for any
-batch size, and for all platforms at once. Whoever runs it needs JAX and flatbuffers:
+batch size, and for CPUs, CUDA and TPUs at once. Whoever runs it needs JAX and
+flatbuffers:
 
     with open("coded.bin", "rb") as file:
         coded = jax.export.deserialize(bytearray(file.read()))
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,20 +27,19 @@ import jax.export  # not an attribute of `jax` until it is imported
 import jax.numpy as jnp
 from absl import logging
 
-from coded_jax.checks import require
 from coded_jax.data.groups import infer_images
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.workdir import write_atomically
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where the function can run; none of them need be here."""
 NO_LOCATIONS = {
     "jax_include_full_tracebacks_in_locations": True,  # else the limit has no say
     "jax_traceback_in_locations_limit": 0,
 }
 
 
-def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -> bytes:
+def serialize(model: CodedModel) -> bytes:
     """Exports the coded inference with its parameters, for `jax.export.deserialize`.
 
     The function in it takes `images`, `[b, H, W, C]` of the pipeline's `image_dtype`
@@ -54,17 +53,10 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
 
     Args:
       model: a finished run, or a model in memory.
-      platforms: where the function shall run, distinct names out of `PLATFORMS`. The
-        devices need not be here.
 
     Raises:
-      ValueError: no platform, or a name that is not accepted.
       ModuleNotFoundError: flatbuffers is missing; the `export` extra brings it.
     """
-    # JAX itself takes any name for a platform, and fails only where the file is used.
-    known = set(platforms) <= set(PLATFORMS) and len(set(platforms)) == len(platforms)
-    accepted = f"distinct names out of {list(PLATFORMS)}"
-    require("platforms", platforms, bool(platforms) and known, accepted)
     if find_spec("flatbuffers") is None:
         raise ModuleNotFoundError(
             "export needs flatbuffers: pip install 'coded_jax[export]'"
@@ -87,7 +79,7 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     (b,) = jax.export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype)
     available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
-    lower = lambda f: jax.export.export(jax.jit(f), platforms=platforms)(
+    lower = lambda f: jax.export.export(jax.jit(f), platforms=PLATFORMS)(
         images, available
     )
     with contextlib.ExitStack() as restored:
@@ -109,29 +101,24 @@ def serialize(model: CodedModel, platforms: Sequence[str] = DEFAULT_PLATFORMS) -
     return bytes(exported.serialize())
 
 
-def save(
-    model: CodedModel,
-    output: str | os.PathLike,
-    platforms: Sequence[str] = DEFAULT_PLATFORMS,
-) -> Path:
-    """Writes `serialize(model, platforms)` to a file.
+def save(model: CodedModel, output: str | os.PathLike) -> Path:
+    """Writes `serialize(model)` to a file.
 
     At any moment `output` holds either what was there before or the whole file.
 
     Args:
       model: as for `serialize`.
       output: the file, in a folder that exists; one that is there is replaced.
-      platforms: as for `serialize`.
 
     Returns:
       The absolute path.
 
     Raises:
-      ValueError: it cannot be written to, or as for `serialize`.
+      ValueError: it cannot be written to.
       ModuleNotFoundError: as for `serialize`.
     """
     file = Path(output).expanduser().absolute()
-    blob = serialize(model, platforms)
+    blob = serialize(model)
     try:
         write_atomically(file, blob)
     except OSError as error:

@@ -123,15 +123,15 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     model = make(*CASES[0])
     for name in ("", ".", "missing/coded.bin"):
         with refused("output"):
-            export.save(model, name, ("cpu",))
+            export.save(model, name)
     with monkeypatch.context() as patch, refused("output"):
         patch.setattr(os, "fsync", full)
-        export.save(model, "coded.bin", ("cpu",))
+        export.save(model, "coded.bin")
     assert os.listdir(tmp_path) == ["coded.bin"]
     assert (tmp_path / "coded.bin").read_text() == "before"
-    path = export.save(model, "coded.bin", ("cpu",))
+    path = export.save(model, "coded.bin")
     assert path == tmp_path / "coded.bin" and os.listdir(tmp_path) == [path.name]
-    assert path.read_bytes() == export.serialize(model, ("cpu",))
+    assert path.read_bytes() == export.serialize(model)
 
 
 def run_python(*arguments, **environment):

@@ -16,11 +16,6 @@ from coded_jax.runs.load import load
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "file to be written", required=True)
-PLATFORMS = flags.DEFINE_list(
-    "platforms",
-    list(export.DEFAULT_PLATFORMS),
-    f"where it shall run, out of {', '.join(export.PLATFORMS)}",
-)
 
 USAGE = """\
 import jax.export
@@ -39,7 +34,7 @@ print({shown})"""
 def main(argv: list[str]) -> None:
     """Writes the file, and prints a program that runs it without this package."""
     model = load(WORKDIR.value)
-    path = export.save(model, OUTPUT.value, PLATFORMS.value)
+    path = export.save(model, OUTPUT.value)
     r, batch = model.pipeline.r, 8 * model.pipeline.images_per_input
     positions = model.results.get("positions", [])
     usage = USAGE.format(
@@ -56,7 +51,7 @@ def main(argv: list[str]) -> None:
     )
     megabytes = path.stat().st_size / 1e6
     print(
-        f"{OUTPUT.value}: {megabytes:.1f} MB, runs on {', '.join(PLATFORMS.value)}\n"
+        f"{OUTPUT.value}: {megabytes:.1f} MB, runs on {', '.join(export.PLATFORMS)}\n"
         f"\nIt needs jax {jax.__version__}, or one up to 6 months newer, and "
         f"flatbuffers:\n\n{usage}"
     )
