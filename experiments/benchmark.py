@@ -5,16 +5,12 @@ r"""Times this project and the same jobs in PyTorch, in turns, in one run.
 
 Trains base models and codes, and infers with them; see `--sections` and `--subjects`.
 It prints tables, and writes a JSON file that is named after the processor. Every time
-is the median of several rounds. Where others compute meanwhile it stops, and keeps what
-it has measured before: the same command goes on from there. Without PyTorch this
-project alone is timed. A quick look at one job, also on a machine that is not idle:
+is the median of several rounds. Where others compute meanwhile no file is written, but
+what they have not disturbed is kept: the same command goes on from there. Without
+PyTorch this project alone is timed. A quick look at one job:
 
-    python experiments/benchmark.py --allow_busy --notorch_compile \
+    python experiments/benchmark.py --notorch_compile \
         --subjects=resnet18 --sections=base --train_batches=128 --rounds=5
-
-And where its time goes, by operations of XLA:
-
-    python experiments/benchmark.py --profile=base:resnet18:128
 """
 
 from __future__ import annotations
@@ -23,11 +19,10 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
-from benchmarks import hlo_profile, machine, measuring, tables
+from benchmarks import machine, measuring, tables
 from rich.console import Console
 
 from coded_jax.cli import setting_flags
@@ -39,20 +34,10 @@ WIDTH = 120  # of the tables, at least
 
 setting_flags.define(measuring.Settings)
 FOLDER = flags.DEFINE_string("folder", "runs/speed", "of the JSON file to be written")
-PROFILE = flags.DEFINE_string(
-    "profile",
-    None,
-    "only tells where the time of one of our jobs goes: section:subject:batch, as "
-    "code:vgg16:128",
-)
 
 
 def run_benchmark(wanted: measuring.Settings, folder: Path) -> None:
-    """Measures, prints tables, and writes the file unless others computed.
-
-    Raises:
-      measuring.Busy: they do, and may not; what was measured before is kept.
-    """
+    """Measures, prints tables, and writes the file unless others computed."""
     torch, about = measuring.pytorch(), machine.about()
     pytorch = torch.set_up() if torch else None
     made = provenance.collect(command_text(), devices=jax.devices())
@@ -77,21 +62,18 @@ def run_benchmark(wanted: measuring.Settings, folder: Path) -> None:
         "times": rows,
         "targets": tables.targets(rows),
     }
-    show(tables.terminal(report))
-    kept.unlink()
-    most = max(row.get("others", 0.0) for row in rows)
-    if most > measuring.LIMIT:
-        print(f"no file is written: others used up to {most:.2f} cores meanwhile")
-        return
-    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
-    print(f"all of it is in {output}")
-
-
-def show(what: Any) -> None:
-    """Prints tables, if need be wider than the terminal."""
     console = Console(markup=False)
     console.width = max(console.width, WIDTH)
-    console.print(what, highlight=False)
+    console.print(tables.terminal(report), highlight=False)
+    if (most := measuring.most_others(rows)) > measuring.LIMIT:
+        print(
+            f"no file is written: others used up to {most:.2f} cores meanwhile; the "
+            "same command measures again what they have disturbed"
+        )
+        return
+    workdir.write_atomically(output, json.dumps(report, indent=1) + "\n")
+    kept.unlink()
+    print(f"all of it is in {output}")
 
 
 @command()
@@ -100,11 +82,8 @@ def main(argv: list[str]) -> None:
     startup.run_one_by_one()  # likewise
     # Else JAX leaves no memory of a GPU for PyTorch.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if PROFILE.value is not None:
-        show(hlo_profile.profile(PROFILE.value))
-    else:
-        wanted = measuring.Settings(**setting_flags.read(measuring.Settings))
-        run_benchmark(wanted, Path(FOLDER.value))
+    wanted = measuring.Settings(**setting_flags.read(measuring.Settings))
+    run_benchmark(wanted, Path(FOLDER.value))
 
 
 if __name__ == "__main__":

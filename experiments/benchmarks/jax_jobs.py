@@ -58,7 +58,7 @@ def inference(s: Subject, batch: int) -> dict[str, Prepared]:
             jax.block_until_ready(program(s.frozen, s.params, images, mask))
 
     return {
-        name: Prepared(functools.partial(job, mask=mask), seconds, 1, program)
+        name: Prepared(functools.partial(job, mask=mask), seconds)
         for name, mask in masks.items()
     }
 
@@ -105,4 +105,4 @@ def _steps(
             state, *_ = program(state, frozen, arrays, order, key)
         jax.block_until_ready(state)
 
-    return Prepared(job, seconds, count, program)
+    return Prepared(job, seconds, count)

@@ -48,13 +48,11 @@ class Prepared(NamedTuple):
       job: does `steps` steps in every call.
       compile_seconds: what compiling it took; 0 where there is nothing to compile.
       steps: see `job`.
-      program: the compiled function, where there is one.
     """
 
     job: Job
     compile_seconds: float = 0.0
     steps: int = 1
-    program: Any = None
 
 
 class Subject(NamedTuple):

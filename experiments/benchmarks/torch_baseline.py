@@ -324,46 +324,40 @@ class Coded(nn.Module):
         return self.network.head(self.network.vectors(self.after(x)))
 
 
+def split_axis(plan: SplitPlan) -> tuple[AxisPlan, int]:
+    """Returns the axis that is split, and which of `[B, H, W, C]` it is."""
+    return (plan.rows, 1) if plan.grid[1] == 1 else (plan.columns, 2)
+
+
 def split(plan: SplitPlan, x: Tensor) -> Tensor:
     """Splits `[B, C, H, W]` into pieces `[B, k, h, w, C]`."""
-    x, (h, w, _) = x.permute(0, 2, 3, 1), plan.piece_shape
-    corners = itertools.product(plan.rows.starts, plan.columns.starts)
-    return torch.stack([x[:, i : i + h, j : j + w] for i, j in corners], 1)
+    axis, dim = split_axis(plan)
+    x, length = x.permute(0, 2, 3, 1), plan.piece_shape[dim - 1]
+    return torch.stack([x.narrow(dim, start, length) for start in axis.starts], 1)
 
 
 def cut(plan: SplitPlan, outputs: Tensor, r: int) -> list[Tensor]:
     """Cuts shares `[B, M, M', D]` out of the outputs of the last of all n devices."""
-    cuts = [*itertools.product(plan.rows.cuts, plan.columns.cuts)]
-    m, m2, _ = plan.share_shape
-    cuts = (cuts + [cuts[plan.interior]] * r)[-outputs.shape[1] :]
-    return [outputs[:, i, a : a + m, b : b + m2] for i, (a, b) in enumerate(cuts)]
+    axis, dim = split_axis(plan)
+    cuts = [*axis.cuts, *[axis.cuts[plan.interior]] * r][-outputs.shape[1] :]
+    every = zip(outputs.unbind(1), cuts, strict=True)
+    return [output.narrow(dim, start, axis.share) for output, start in every]
 
 
 def parts(plan: SplitPlan, features: Tensor) -> list[Tensor]:
     """Returns shares `[B, M, M', D]` of whole features, those of the data pieces."""
-    (rows, columns), (m, m2, _) = plan.grid, plan.share_shape
-    last_row, last_column = plan.rows.out - m, plan.columns.out - m2
-    tops = [min(i * m, last_row) for i in range(rows)]
-    lefts = [min(j * m2, last_column) for j in range(columns)]
-    return [features[:, i : i + m, j : j + m2] for i in tops for j in lefts]
-
-
-def join(shares: Sequence[Tensor], axis: AxisPlan, dim: int) -> Tensor:
-    """Joins shares along an axis, of which the last begins in the one before it."""
-    surplus = axis.parts * axis.share - axis.out
-    *others, last = shares
-    last = last.narrow(dim, surplus, axis.share - surplus)
-    return torch.cat([*others, last], dim) if others else last
+    axis, dim = split_axis(plan)
+    starts = [min(i * axis.share, axis.out - axis.share) for i in range(axis.parts)]
+    return [features.narrow(dim, start, axis.share) for start in starts]
 
 
 def merge(plan: SplitPlan, shares: Sequence[Tensor]) -> Tensor:
-    """Merges shares `[B, M, M', D]` into `[B, D, M*, M'*]`."""
-    rows, columns = plan.grid
-    strips = [
-        join(shares[i * columns : (i + 1) * columns], plan.columns, 2)
-        for i in range(rows)
-    ]
-    return join(strips, plan.rows, 1).permute(0, 3, 1, 2)
+    """Merges shares `[B, M, M', D]` into `[B, D, M*, M'*]`; the last may begin in the
+    one before it."""
+    axis, dim = split_axis(plan)
+    surplus, (*others, last) = axis.parts * axis.share - axis.out, shares
+    last = last.narrow(dim, surplus, axis.share - surplus)
+    return torch.cat([*others, last], dim).permute(0, 3, 1, 2)
 
 
 def patterns(k: int, r: int) -> tuple[list[list[bool]], list[float]]:

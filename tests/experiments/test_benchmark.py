@@ -142,40 +142,32 @@ def use_others(monkeypatch, cores):
     monkeypatch.setattr(machine, "others_seconds", lambda: cores * clock())
 
 
-def test_others_that_compute_stop_it_unless_they_may(monkeypatch):
+@pytest.mark.parametrize("cores", [0.05, 1.5])
+def test_rows_say_what_others_have_computed(monkeypatch, cores):
     jobs = lambda *args: {CODE: Prepared(lambda calls: None)}
     monkeypatch.setattr(measuring.jax_jobs, "code", jobs)
     m = measuring.Measurement("code", "lenet5_mlp", 8)
-    few = Settings(seconds=0.01, rounds=2)
-    use_others(monkeypatch, 0.05)
-    (row,) = measuring.times(few, None, None, m)
-    assert row["others"] == pytest.approx(0.05, rel=0.01)
-    use_others(monkeypatch, 1.5)
-    with pytest.raises(measuring.Busy, match="^machine: other processes used 1.50 "):
-        measuring.times(few, None, None, m)
-    allowed = dataclasses.replace(few, allow_busy=True)
-    (row,) = measuring.times(allowed, None, None, m)
-    assert row["others"] == pytest.approx(1.5, rel=0.01)
+    use_others(monkeypatch, cores)
+    rows = measuring.times(Settings(seconds=0.01, rounds=2), None, None, m)
+    assert measuring.most_others(rows) == pytest.approx(cores, rel=0.01)
 
 
 def test_a_second_start_goes_on(tmp_path, monkeypatch):
     wanted = Settings(subjects=("lenet5_mlp",), sections=("base",))
     origin = {"commit": "abc", "command": "c"}
-    path, looks = tmp_path / "x.partial", iter([0, 0, 1, *10 * [0]])
+    path, cores = tmp_path / "x.partial", iter([0.0, 1.5, *20 * [0.0]])
     monkeypatch.setattr(measuring, "make_subject", lambda name: name)
     measured = []
 
     def once(wanted, torch, subject, m):
-        if next(looks):
-            raise measuring.Busy("machine: busy")
         measured.append(m.batch)
-        return [row(OURS, 1.0, m.label, m.section, m.batch)]
+        others = next(cores)
+        return [row(OURS, 1.0, m.label, m.section, m.batch, others=others)]
 
     monkeypatch.setattr(measuring, "times", once)
-    with pytest.raises(measuring.Busy):
-        measuring.run(wanted, None, path, origin)
-    assert len(measuring.run(wanted, None, path, origin)) == 3
-    assert measured == [64, 128, 256]
+    for _ in range(2):  # what others have disturbed is measured again
+        assert len(measuring.run(wanted, None, path, origin)) == 3
+    assert measured == [64, 128, 256, 128]
     for other in ({"command": "d"}, {"commit": "abc+dirty"}):  # from the beginning
         for _ in range(1 + ("commit" in other)):
             measured.clear()
@@ -195,13 +187,12 @@ def test_a_small_run(tmp_path, capsys, monkeypatch, busy):
         seconds=0.01,
         rounds=2,
         torch_compile=False,
-        allow_busy=busy,
     )
     benchmark.run_benchmark(few, tmp_path / "new")
     shown = capsys.readouterr().out
     assert "lenet5_cheap" in shown and ONE_LOST in shown
     assert busy == ("no file is written: others used up to 1.50 cores" in shown)
-    files = [*(tmp_path / "new").iterdir()]
+    files = [*(tmp_path / "new").glob("*.json")]
     assert len(files) == (not busy)
     for report in (json.loads(path.read_text()) for path in files):
         assert files[0].stem == machine.slug(report["machine"])
@@ -209,9 +200,7 @@ def test_a_small_run(tmp_path, capsys, monkeypatch, busy):
         assert all(0 < r["fastest_ms"] <= r["ms"] for r in report["times"])
 
 
-@pytest.mark.parametrize("argument", ["--subjects=lenet6", "--profile=base:vgg16"])
-def test_wrong_flags_are_one_line(tmp_path, argument):
-    done = run_script("benchmark", argument, f"--folder={tmp_path}/x", "--allow_busy")
+def test_wrong_flags_are_one_line(tmp_path):
+    done = run_script("benchmark", "--subjects=lenet6", f"--folder={tmp_path}/x")
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 1
-    assert line.startswith(f"error: {argument[2:].partition('=')[0]}: ")
+    assert done.returncode == 1 and line.startswith("error: subjects: ")
