@@ -127,41 +127,6 @@ def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return flat.min(axis=0), np.where(size > 0, size, 1)
 
 
-def picture(
-    pipeline: Pipeline,
-    frozen: PyTree,
-    images: jax.Array,
-    lost: Iterable[int],
-    params: PyTree,
-) -> np.ndarray:
-    """Draws the maps of the last coded stage: a row for each image, channels side by
-    side.
-
-    Args:
-      pipeline, frozen, params: see `TrainedPipeline`; the parameters are last, which a
-        training changes.
-      images, lost: see `feature_maps`.
-
-    Returns:
-      uint8 `[rows, columns, 3]`, RGB: grey values, red where a result is lost. From the
-      left it has what `side_by_side` names, but for the parity pieces.
-    """
-    trained = TrainedPipeline(pipeline, frozen, params)
-    *_, maps = feature_maps(trained, images, lost)
-    _, columns = side_by_side(maps, channels=4)
-    shown = [columns[name] for name in ("original", "arrived", "reconstructed")]
-    values = np.stack(shown).transpose(1, 2, 0, 4, 3)  # [B, M*, 3, channels, M'*]
-    missing, grey = np.isnan(values), np.clip(np.nan_to_num(values), 0, 1)
-    colours = np.stack([np.where(missing, 1, grey), grey, grey], axis=-1)
-    # A map has few positions; a white line parts it from the next one.
-    colours = colours.repeat(6, axis=1).repeat(6, axis=4)
-    gaps = [(0, 2 if axis in (1, 4) else 0) for axis in range(6)]
-    colours = np.pad(colours, gaps, constant_values=1)
-    batch, height, kinds, depth, width, _ = colours.shape
-    flat = colours.reshape(batch * height, kinds * depth * width, 3)
-    return (255 * flat).astype(np.uint8)
-
-
 class Confusion(NamedTuple):
     """Answers that losses change, counted over a split.
 

@@ -52,7 +52,7 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
 def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Returns the lines of a workdir's `metrics.jsonl` by phase; none without training.
 
-    Lines that a kill has cut short are left out, as `logs` does when it resumes.
+    Lines that a kill has cut short are left out, as `PhaseLog` does when it resumes.
     """
     phases: dict[str, list[dict[str, Any]]] = {}
     if (folder / METRICS).exists():

@@ -19,7 +19,6 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from coded_jax.devices import processes
-from coded_jax.evaluation import inspection
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.progress import LiveTable, PhaseLog
@@ -138,7 +137,6 @@ class Watch(NamedTuple):
         *,
         regime: Regime,
         mesh: Mesh | None,
-        picture: Callable[[PyTree], np.ndarray] | None = None,
     ) -> Fitted:
         """Trains one phase, from its last checkpoint on; the lead process logs it.
 
@@ -148,7 +146,6 @@ class Watch(NamedTuple):
           task, frozen, arrays: see `training.loop.fit`.
           regime: of the phase.
           mesh: of the pipeline.
-          picture: see `PhaseLog`.
         """
         examples = len(arrays["labels"])
         extent = FitConfig(
@@ -167,7 +164,6 @@ class Watch(NamedTuple):
                 steps=regime.steps(examples),
                 batch_size=regime.batch_size,
                 rate=regime.rate(examples),
-                picture=picture,
             )
         with log as observer:
             return fit(
@@ -240,12 +236,6 @@ def train_code(
             checkpoints.save(checkpoint_folder(watch.folder, name), 1, state)
         return [Fitted(params, None, 1, 0.0)]
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
-    picture = None
-    # Of groups there are no maps; of several processes, one alone would draw them.
-    if not pipeline.examples.grouped and jax.process_count() == 1:
-        images = jnp.asarray(inputs.validation.images[:4])
-        lost = range(min(pipeline.r, pipeline.k))
-        picture = functools.partial(inspection.picture, pipeline, frozen, images, lost)
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
     first = jax.random.fold_in(key, number)
     others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
@@ -259,7 +249,6 @@ def train_code(
             arrays,
             regime=regime,
             mesh=pipeline.mesh,
-            picture=picture,
         )
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 

@@ -6,9 +6,8 @@ import dataclasses
 import json
 import math
 import re
-import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,6 @@ from rich.text import Text
 
 from coded_jax.runs.workdir import METRICS, write_atomically
 from coded_jax.training.loop import SCORE, Observer
-from coded_jax.types import PyTree
 
 QUIET_SECONDS = 30.0  # between lines where there is no terminal
 CELLS = {
@@ -195,8 +193,6 @@ class PhaseLog(Observer, AbstractContextManager):
       steps: of the phase.
       batch_size: examples of a step.
       rate: the learning rate, constant or of every step.
-      picture: `params -> uint8 [rows, columns, 3]`, drawn after every epoch where
-        TensorBoard's writer is installed; None for none.
     """
 
     folder: Path | None
@@ -205,7 +201,6 @@ class PhaseLog(Observer, AbstractContextManager):
     steps: int
     batch_size: int
     rate: float | optax.Schedule
-    picture: Callable[[PyTree], np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         self._events = self.folder and _event_writer(
@@ -265,14 +260,6 @@ class PhaseLog(Observer, AbstractContextManager):
             values = "  ".join(f"{name} {x:.4g}" for name, x in latest.items())
             self._print(f"step {step} of {self.steps}{wait}  {values}")
 
-    def end_epoch(self, step: int, params: PyTree) -> None:
-        """Draws the images that the parameters reconstruct."""
-        if self._events and self.picture:
-            name = f"{self.phase}/original_arrived_reconstructed"
-            image = self.picture(params)
-            self._events.add_image(name, image, step, dataformats="HWC")
-        self._log_time = time.monotonic()
-
     def _print(self, line: str) -> None:
         if self.table.disable and self.table.prints:
             line = f"{self._task.description}: {line}"
@@ -294,14 +281,8 @@ def _survives(line: str, phase: str, step: int) -> bool:
 
 def _event_writer(folder: Path) -> Any:
     """Returns a TensorBoard writer if the `tensorboard` extra is installed, or None."""
-    modules: dict[str, Any] = sys.modules
-    # It imports PyTorch where there is one, 0.8 s, to name its tensors in annotations.
-    hides_torch = modules.setdefault("torch", None) is None
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         return None
-    finally:
-        if hides_torch:
-            del modules["torch"]
     return SummaryWriter(str(folder))

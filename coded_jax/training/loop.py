@@ -111,9 +111,6 @@ class Observer:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Receives metrics every `LOG_STEPS` steps and after every epoch."""
 
-    def end_epoch(self, step: int, params: PyTree) -> None:
-        """Receives the parameters, of the first seed, after every epoch."""
-
 
 class NonFiniteError(FloatingPointError):
     """A loss or a parameter became NaN or infinite."""
@@ -359,4 +356,3 @@ def _end_epoch(run: _Run, task: Task, observer: Observer, metrics: Any) -> None:
     run.best = keep_better(run.best, scores, run.state.params)
     means = {name: float(np.mean([x[name] for x in scored])) for name in scored[0]}
     observer.log(run.step, {"loss": float(np.mean(metrics["loss"])), **means})
-    observer.end_epoch(run.step, params[0])
