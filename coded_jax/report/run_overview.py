@@ -13,7 +13,6 @@ from coded_jax.report.formatting import stages_text
 from coded_jax.report.run_tables import works
 from coded_jax.runs.phases import BASE, regime_of
 from coded_jax.runs.prepare import Experiment
-from coded_jax.runs.progress import Planned
 from coded_jax.runs.workdir import phase_of
 from coded_jax.training.steps import steps_per_call
 
@@ -63,27 +62,23 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     ]
 
 
-def phases(prepared: Experiment) -> dict[str, Planned]:
-    """Returns the phases that a run is going to have, by name, in their order."""
+def phases(prepared: Experiment) -> dict[str, int]:
+    """Returns the steps of each phase that a run is going to have, in their order."""
     config, planned, evaluated = prepared.config, {}, 0
     if prepared.variables is None:
-        regime = regime_of(config, BASE)
-        steps = regime.steps(len(prepared.dataset.train.labels))
-        planned[BASE] = Planned(steps, steps * regime.batch_size)
+        examples = len(prepared.dataset.train.labels)
+        planned[BASE] = regime_of(config, BASE).steps(examples)
     examples = len(prepared.examples.train.labels)
     for name, pipeline in prepared.pipelines.items():
         evaluated += config.seeds if pipeline.learns else 1
         if not pipeline.learns:
             continue
-        regime = regime_of(config, name)
-        steps = regime.steps(examples)
-        images = steps * regime.batch_size * pipeline.images_per_input
         names = [phase_of(name, seed) for seed in range(config.seeds)]
         if config.seeds > 1 and steps_per_call() > 1:  # an accelerator: all at once
             names = [f"{name}_0-{config.seeds - 1}"]
-        planned |= dict.fromkeys(names, Planned(steps, images))
+        planned |= dict.fromkeys(names, regime_of(config, name).steps(examples))
     kinds = 1 + len(config.other_stage_losses)
-    planned["evaluation"] = Planned(kinds * evaluated, 0)
+    planned["evaluation"] = kinds * evaluated
     return planned
 
 

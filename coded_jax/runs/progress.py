@@ -10,22 +10,21 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optax
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     Task,
     TextColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Column, Table
-from rich.text import Text
 
 from coded_jax.runs.workdir import METRICS, write_atomically
 from coded_jax.training.loop import SCORE, Observer
@@ -46,19 +45,6 @@ TITLES = {
     "cells": "cells",
 }
 """Plain names of phases; any other trains the code that it is named after."""
-
-
-class Planned(NamedTuple):
-    """A phase that a run is going to have.
-
-    Attributes:
-      steps: of the phase.
-      images: that it trains on, each as often as it is seen; 0 where nothing is
-        trained.
-    """
-
-    steps: int
-    images: int
 
 
 def progress_bars(console: Console) -> Progress:
@@ -83,17 +69,6 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
-class TimeColumn(ProgressColumn):
-    """The time that is left of a phase, or that it took."""
-
-    def render(self, task: Task) -> str:
-        """Returns the time of a phase; nothing before its speed is known."""
-        if task.finished:
-            return f"took {duration_text(task.finished_time or 0)}"
-        left = task.time_remaining
-        return "" if left is None else f"{duration_text(left)} left"
-
-
 class LiveTable(Progress):
     """A table of phases, a row of each with the metrics it logged last.
 
@@ -102,18 +77,16 @@ class LiveTable(Progress):
     Args:
       console: where it is drawn.
       prints: whether phases print lines where there is no terminal for the table.
-      phases: that are known from the start, by name. They have numbers, and below the
-        table stands the time left for all of them.
+      phases: steps of those that are known from the start, by name; they have numbers.
     """
 
     def __init__(
         self,
         console: Console,
         prints: bool = True,
-        phases: Mapping[str, Planned] | None = None,
+        phases: Mapping[str, int] | None = None,
     ) -> None:
-        self.prints, self._phases = prints, phases or {}
-        self._begun, self._rows = time.monotonic(), {}
+        self.prints = prints
         column = lambda heading: Column(heading, no_wrap=True)
         metrics = [
             TextColumn(f"{{task.fields[{name}]}}", table_column=column(heading))
@@ -126,15 +99,19 @@ class LiveTable(Progress):
             BarColumn(12, table_column=column("")),
             MofNCompleteColumn(table_column=column("step")),
             *metrics,
-            TimeColumn(column("time")),
+            TimeRemainingColumn(
+                compact=True, elapsed_when_finished=True, table_column=column("time")
+            ),
             console=console,
             disable=not (console.is_terminal or console.is_jupyter),
             speed_estimate_period=math.inf,
             refresh_per_second=4,
         )
-        for number, (phase, planned) in enumerate(self._phases.items(), 1):
-            title = f"{number} of {len(self._phases)}: {title_of(phase)}"
-            self._rows[phase] = self._new_row(title, planned.steps)
+        phases = phases or {}
+        self._rows = {
+            phase: self._new_row(f"{i} of {len(phases)}: {title_of(phase)}", steps)
+            for i, (phase, steps) in enumerate(phases.items(), 1)
+        }
 
     def _new_row(self, title: str, total: int) -> Task:
         empty: dict[str, Any] = dict.fromkeys(CELLS, "")
@@ -146,34 +123,6 @@ class LiveTable(Progress):
         self.reset(task.id, total=total)
         self.advance(task.id, 0)  # the clock of the speed starts
         return task
-
-    def time_left(self) -> float | None:
-        """Returns the seconds of training that are left of all planned phases; None as
-        long as nothing is known.
-
-        A phase that has not begun is taken to be as slow for an image as the slowest
-        of those that have.
-        """
-        waiting, left, slowest = 0, 0.0, 0.0
-        for phase, planned in self._phases.items():
-            task = self._rows[phase]
-            if speed := task.finished_speed or task.speed:
-                left += (task.remaining or 0) / speed
-                if planned.images:
-                    slowest = max(slowest, planned.steps / speed / planned.images)
-            elif not task.finished:
-                waiting += planned.images
-        return None if waiting and not slowest else left + waiting * slowest
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Yields the table, and below it the time of all phases if they are known."""
-        yield self.make_tasks_table(self.tasks)
-        if self._rows:
-            spent = duration_text(time.monotonic() - self._begun)
-            left = self.time_left()
-            wait = "" if left is None else f", about {duration_text(left)} left"
-            done = f"all phases took {spent}\n"
-            yield Text(done if self.finished else f"all phases: {spent} so far{wait}")
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         """Returns all rows below the headings of their columns."""
