@@ -49,6 +49,17 @@ def available(lost: Iterable[int], n: int) -> np.ndarray:
     return mask
 
 
+def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
+    """Puts zeros where no result arrived (section III-B), whatever stands there.
+
+    Args:
+      features: `[n, B, M, M', D]`.
+      available: bool `[n, B]` or `[n, 1]`.
+    """
+    # Never a product: NaN * 0 is NaN.
+    return jnp.where(available[:, :, None, None, None], features, 0)
+
+
 def sample(
     key: jax.Array, n: int, most: int, batch: int, beyond: float = 0.0
 ) -> jax.Array:

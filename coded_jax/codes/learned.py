@@ -17,8 +17,9 @@ from flax import linen as nn
 from coded_jax import splitting
 from coded_jax.checks import require
 from coded_jax.codes import margins, smaller
+from coded_jax.codes.erasures import zero_lost
 from coded_jax.codes.learned_config import LearnedConfig
-from coded_jax.codes.linear import zero_fill, zero_lost
+from coded_jax.codes.linear import zero_fill
 from coded_jax.codes.networks import DECODERS, ENCODERS
 from coded_jax.codes.networks.network import NetworkSpec
 from coded_jax.codes.sums import SUMS, linear_estimate, piece_sums

@@ -13,22 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coded_jax.codes.erasures import Pattern
+from coded_jax.codes.erasures import Pattern, zero_lost
 from coded_jax.codes.quorum import ALL_DATA, ANY_K, one_of_each
 from coded_jax.codes.sums import piece_sums, weighted_sums
 from coded_jax.types import Code, CodeFlops, CodeShape, PyTree, Quorum, Traits
-
-
-def zero_lost(features: jax.Array, available: jax.Array) -> jax.Array:
-    """Puts zeros where no result arrived (section III-B), whatever stands there.
-
-    Args:
-      features: `[n, B, M, M', D]`.
-      available: bool `[n, B]` or `[n, 1]`.
-    """
-    # Never a product: NaN * 0 is NaN.
-    return jnp.where(available[:, :, None, None, None], features, 0)
-
 
 ROUNDING = 1e-12
 """Coefficients that differ by less from an integer are that integer: what a
