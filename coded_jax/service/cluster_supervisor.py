@@ -58,8 +58,7 @@ class Supervisor:
         self._obstacle: str | None = None
         self._lost: float | None = None  # since when the cluster has been
         self._machinery: Machinery | None = None  # of a cluster that is started here
-        self._complaint: str | None = None  # of the head, or about it
-        self._over = threading.Event()  # for who asks the head
+        self._complaints: list[str] = []  # of the head of this cluster, or about it
         started: Future[None] = Future()
         # Ray's processes end with the thread that has started them.
         self._thread = threading.Thread(target=self._run, args=[started], daemon=True)
@@ -133,30 +132,35 @@ class Supervisor:
     def _problem(self) -> str | None:
         """Returns the fault of the cluster, or None."""
         if self._machinery is not None:
-            return self._machinery.problem() or self._complaint
-        return cluster.refusal(str(self.address)) or self._complaint
+            problem = self._machinery.problem()
+        else:
+            problem = cluster.refusal(str(self.address))
+        return problem or "".join(self._complaints) or None
 
     def _connect(self) -> None:
         cluster.connect(self.address, self._n)
-        self._complaint, self._over = None, threading.Event()
-        asking = cluster.node_watch(), self._over
+        self._complaints = []
+        asking = cluster.node_watch(), self._complaints
         threading.Thread(target=self._ask, args=asking, daemon=True).start()
         self._up, self._obstacle, self._lost = True, None, None
 
-    def _ask(self, alive: Callable[[float], bool], over: threading.Event) -> None:
-        """Asks the head again and again whether the raylet of this process lives."""
-        failures, complaint = 0, None
-        while complaint is None and not over.wait(PAUSE):
+    def _ask(self, alive: Callable[[float], bool], complaints: list[str]) -> None:
+        """Asks the head again and again whether the raylet of this process lives, until
+        there is a complaint, or the cluster is another one."""
+        failures = 0
+        while not complaints:
+            time.sleep(PAUSE)
+            if complaints is not self._complaints:
+                return
             try:
                 if not alive(ANSWER):
-                    complaint = "Ray has given up the raylet of this machine"
+                    complaints.append("Ray has given up the raylet of this machine")
                 failures = 0
             except Exception as error:
                 failures += 1
                 if failures == SILENCE:
-                    complaint = f"Ray's head does not answer ({first_line(error)})"
-        if not over.is_set():
-            self._complaint = complaint
+                    silent = f"Ray's head does not answer ({first_line(error)})"
+                    complaints.append(silent)
 
     def _leave(self, reason: str) -> None:
         """Ends the cluster if it is our own, and all use of it."""
@@ -165,7 +169,7 @@ class Supervisor:
             self._machinery.end()
         if self._lock.acquire(timeout=CALLS):  # calls that have begun are over
             self._lock.release()
-        self._over.set()
+        self._complaints = []
         # What holds on to Ray's objects keeps Ray's connections from being closed.
         for member in [*self.members]:
             member(WorkerLost(reason))

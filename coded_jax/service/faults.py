@@ -7,14 +7,13 @@ requests knows of faults; `serve` wraps its workers where it is asked to.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -232,15 +231,9 @@ class FaultyWorker:
         return future
 
     def watch(self) -> Future:
-        ended: Future = Future()
-
-        def end(_: Future) -> None:
-            with contextlib.suppress(InvalidStateError):  # the other one was first
-                ended.set_result(None)
-
-        self._life.ended.add_done_callback(end)
-        self.worker.watch().add_done_callback(end)
-        return ended
+        life = self._life
+        self.worker.watch().add_done_callback(lambda _: life.end())
+        return life.ended
 
     def replace(self) -> None:
         self._life.end()

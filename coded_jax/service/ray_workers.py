@@ -12,7 +12,6 @@ one, which is sent the model again.
 from __future__ import annotations
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, wait
@@ -154,31 +153,24 @@ def ray_workers(model: CodedModel, config: ServeConfig) -> list[RayWorker]:
     cache = jax.config.jax_compilation_cache_dir
     pipeline = model.pipeline._replace(mesh=None)
 
-    @functools.lru_cache(maxsize=1)
-    def prepare(restarts: int) -> tuple[Any, bytes]:
-        """Returns the actor's class and its model, for one cluster."""
-        ray = cluster.import_ray()
+    def create() -> Any:
         # Actors that ask for nothing are not spread, but put anywhere.
         options = {"num_cpus": 0.001, "scheduling_strategy": "SPREAD"}
         if address is not None:
             options["runtime_env"] = {"env_vars": cluster.ENVIRONMENT}
         options["concurrency_groups"] = dict.fromkeys(GROUPS.values(), 1)
-        actor = ray.remote(**options, **cluster.accelerators(n))(PieceServer)
-        return actor, ray.cloudpickle.dumps((pipeline, model.frozen, model.params))
-
-    def create() -> Any:
-        actor, content = prepare(shared.restarts)
-        created = actor.remote([*config.batches], cache)
+        remote = cluster.import_ray().remote(**options, **cluster.accelerators(n))
+        actor = remote(PieceServer).remote([*config.batches], cache)
         for start in range(0, len(content), PART):
-            created.receive.remote(content[start : start + PART])
-        return created
+            actor.receive.remote(content[start : start + PART])
+        return actor
 
     with cluster_supervisor.sharing:
         shared = cluster_supervisor.of_process(address, n, config.reconnect_for)
         workers = [RayWorker(shared, create, pipeline.dtype) for _ in range(n)]
-    try:
-        with shared.connected():
-            prepare(shared.restarts)  # what cannot be sent is an error at once
+    try:  # before any is created
+        dumps = cluster.import_ray().cloudpickle.dumps
+        content = dumps((pipeline, model.frozen, model.params))
     except BaseException:
         for worker in workers:
             worker.close()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import functools
-import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,8 +19,8 @@ from coded_jax import data
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.service import parts
-from coded_jax.service.faults import Fault, inject
-from coded_jax.service.pool import Call, Pool
+from coded_jax.service.faults import Fault, Faults, FaultyWorker, inject
+from coded_jax.service.pool import Call
 from coded_jax.service.service import Service
 from coded_jax.service.web import images
 
@@ -34,8 +33,6 @@ ONLY_THIS_HOST = {
 SAMPLES = 10  # images, of as many classes as there are
 LATE = 1.0  # seconds
 RESTART = 3.0  # seconds, about what a process takes on an idle machine
-FAULTS = {"": Fault(), "slow": Fault(back=LATE), "corrupt": Fault(kind="noise")}
-"""Faults of a worker, by its state."""
 
 # Routes without `async` run in threads: they may wait.
 
@@ -168,9 +165,23 @@ def _base64(pixels: np.ndarray) -> str:
     return base64.b64encode(pixels.tobytes()).decode()
 
 
+class Always(NamedTuple):
+    """Lets a worker meet one fault in every call, but for a warm-up."""
+
+    fault: Fault
+
+    def of_call(self, call: Call, worker: int, n: int) -> Fault:
+        """Returns the fault that a worker meets with a call."""
+        return Fault() if call.request is None else self.fault
+
+
+MET = {"slow": Always(Fault(back=LATE)), "corrupt": Always(Fault(kind="noise"))}
+"""What workers meet after an action: each result is late, or noise with the moments of
+the right one."""
+
+
 class Demo:
-    """Faults of single workers of a service, in the place of all others that they meet
-    on purpose; it satisfies `Source` itself.
+    """Faults of single workers of a service.
 
     Args:
       service: whose workers meet them. Where it comes to have other ones, these begin
@@ -181,54 +192,40 @@ class Demo:
 
     def __init__(self, service: Service, restart: float = RESTART) -> None:
         self._service, self._restart = service, restart
-        self._lock = threading.Lock()
-        self._pool: Pool | None = None
-        self._look()
+        self._workers()
 
     @property
     def states(self) -> list[str]:
         """The fault of each worker: `"slow"`, `"corrupt"` or `""`."""
-        with self._lock:
-            self._look()
-            return [*self._states]
+        names: dict[Any, str] = {met: name for name, met in MET.items()}
+        return [names.get(worker.faults, "") for worker in self._workers()]
 
     def act(self, action: str, worker: int) -> None:
         """Lets a worker fail, or heals it.
 
         Args:
-          action: `"kill"`, as by SIGKILL; `"slow"`, each result is `LATE` seconds late;
-            `"corrupt"`, each result is noise with the moments of the right one;
-            `"heal"`, none of these any more.
+          action: `"kill"`, as by SIGKILL; one of `MET`; or `"heal"`, none of these any
+            more.
           worker: its number, from 0.
 
         Raises:
           HTTPException: 404, there is no such action or worker.
         """
-        with self._lock:
-            self._look()
-            if worker >= len(self._workers):
-                raise HTTPException(404)
-            if action == "kill":
-                self._workers[worker].kill(self._restart)
-            elif action == "heal":
-                self._states[worker] = ""
-                self._workers[worker].heal()
-            elif action in FAULTS:
-                self._states[worker] = action
-            else:
-                raise HTTPException(404)
+        workers = self._workers()
+        if action not in ("kill", "heal", *MET) or worker >= len(workers):
+            raise HTTPException(404)
+        if action == "kill":
+            workers[worker].kill(self._restart)
+        else:
+            workers[worker].faults = MET.get(action, Faults())
+        if action == "heal":
+            workers[worker].heal()
 
-    def of_call(self, call: Call, worker: int, n: int) -> Fault:
-        """Returns the fault that worker `worker` of n meets with a call; none in a
-        warm-up."""
-        return FAULTS["" if call.request is None else self._states[worker]]
-
-    def _look(self) -> None:
-        """Has the present workers meet the faults from now on."""
+    def _workers(self) -> list[FaultyWorker]:
+        """Returns the present workers, which can meet faults from now on."""
         pool = self._service.engine.pool
-        if pool is not self._pool:
-            self._pool, self._states = pool, [""] * len(pool)
-            self._workers = inject(pool, self)
+        faulty = [own for own in pool.workers if isinstance(own, FaultyWorker)]
+        return faulty or inject(pool, Faults())
 
 
 def faults(request: Request) -> Response:
