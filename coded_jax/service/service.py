@@ -284,8 +284,8 @@ class Service:
           where it was not enough by that one; and each part by itself where results
           were wrong, since an alarm of one is no concern of the others.
         """
-        begun, end = time.monotonic(), min(part.request.end for part in parts)
-        later = [part for part in parts if part.request.end > end]
+        begun, end = time.monotonic(), min(own.request.end for own in parts)
+        later = [own for own in parts if own.request.end > end]
         first, images = parts[0], np.concatenate([part.images for part in parts])
         engine, without = first.request.engine, first.request.without
         padded = requests.padded(images, self._batches)
@@ -299,7 +299,7 @@ class Service:
         except WrongResults:
             if len(parts) == 1:
                 raise
-            return [[part] for part in parts]
+            return [[own] for own in parts]
         self._metrics.count(batches=1, images=len(images))
         response, row = requests.respond(engine.model, inference), 0
         for part in parts:
