@@ -71,16 +71,13 @@ def shape_text(sizes: Iterable[object]) -> str:
     return f"[{', '.join(map(str, sizes))}]"
 
 
-def require_sizes(
-    name: str, value: Any, *letters: str, least: int | None = None
-) -> tuple[int, ...]:
-    """Checks whole numbers, and returns them as Python's.
+def require_sizes(name: str, value: Any, *letters: str) -> tuple[int, ...]:
+    """Checks whole numbers of 1 or more, and returns them as Python's.
 
     Args:
       name: of the argument.
       value: that was given.
       letters: of the sizes, as `"H", "W", "C"`.
-      least: which no size is below.
 
     Raises:
       ValueError: they are not as many, no whole numbers, or too small.
@@ -89,9 +86,9 @@ def require_sizes(
         sizes = tuple(map(operator.index, value))
     except TypeError:
         sizes = ()
-    fits = len(sizes) == len(letters) and (least is None or min(sizes) >= least)
-    bound = "" if least is None else f" of {least} or more"
-    require(name, value, fits, f"({', '.join(letters)}), whole numbers{bound},")
+    fits = len(sizes) == len(letters) and min(sizes) >= 1
+    accepted = f"({', '.join(letters)}), whole numbers of 1 or more,"
+    require(name, value, fits, accepted)
     return sizes
 
 

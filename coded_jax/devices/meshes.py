@@ -59,7 +59,7 @@ def make_mesh(
     if shape is None:
         sizes = by_cost(n, count, whole_host)
     else:
-        pieces, shards = require_sizes("mesh", shape, "piece", "data", least=1)
+        pieces, shards = require_sizes("mesh", shape, "piece", "data")
         if whole_host:  # some compute a copy where chips are left
             divisors = [p for p in range(1, count + 1) if count % p == 0]
             meshes = ", ".join(f"{p}x{count // p}" for p in divisors)

@@ -257,7 +257,7 @@ def make_pipeline(
         logits.
     """
     config = own_config(settings, CodeConfig)
-    sizes = checks.require_sizes("image_shape", image_shape, "H", "W", "C", least=1)
+    sizes = checks.require_sizes("image_shape", image_shape, "H", "W", "C")
     if mean is not None or std is not None:
         mean, std = require_statistics(mean, std, sizes[-1])
     base, _ = own_base(blocks, head, variables, sizes, classes)

@@ -84,26 +84,30 @@ class CodedModel(NamedTuple):
         params: PyTree | None = None,
         *,
         key: jax.Array | None = None,
-        config: LearnedConfig | None = None,
     ) -> CodedModel:
         """Returns the same base model with another code of as many pieces.
 
-        A second copy of the tail, which was trained with the code, is left out.
+        Learned codes have the recipe and networks of the run, or the recipe of the
+        pipeline and its default networks. A second copy of the tail, which was trained
+        with the code, is left out.
 
         Args:
           code: its name, see `codes.CODES`, or a function `CodeShape -> Code`.
           params: of the codes, as `train` or `pipeline.init` gives them; not needed for
             a code without parameters.
           key: draws untrained parameters where `params` is None.
-          config: recipe and networks of the learned codes. If None, those of the run,
-            or the recipe of the pipeline and its default networks.
 
         Raises:
           ValueError: there is no such code, it has parameters and neither `params` nor
             `key` is given, or `params` are not those of the code, one entry for each
             coded stage.
         """
-        config = config or self._learned_config()
+        config = LearnedConfig(recipe=self.pipeline.coding.recipe)
+        if self.results is not None:
+            own = self.results["config"]
+            names = [x.name for x in dataclasses.fields(config) if x.name in own]
+            # Settings that are younger than the run have their defaults.
+            config = LearnedConfig(**{name: tuples(own[name]) for name in names})
         pipeline = self.pipeline.with_codes(
             lambda shape, _: make_code(code, shape, self.frozen, config)
         )
@@ -123,14 +127,6 @@ class CodedModel(NamedTuple):
         require("params", wrong, given == accepted, source)
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
-
-    def _learned_config(self) -> LearnedConfig:
-        """Returns the networks of the run, with defaults of what is younger."""
-        if self.results is None:
-            return LearnedConfig(recipe=self.pipeline.coding.recipe)
-        own = self.results["config"]
-        names = [field.name for field in dataclasses.fields(LearnedConfig)]
-        return LearnedConfig(**{x: tuples(own[x]) for x in names if x in own})
 
     def settled(self) -> CodedModel:
         """Returns the same model for serving and export: what each request would add

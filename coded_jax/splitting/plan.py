@@ -49,7 +49,7 @@ def make_plan(
       ValueError: `halo` is negative, `grid` leaves a piece without features or makes a
         piece as large as the image, or `f_conv` cannot be split.
     """
-    parts = require_sizes("grid", grid, "rows", "columns", least=1)
+    parts = require_sizes("grid", grid, "rows", "columns")
     require("halo", halo, is_integer(halo) and halo >= 0, "an integer of 0 or more")
     whole = analyse(f_conv, variables, image_shape)
     rows, columns = (

@@ -81,7 +81,7 @@ def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
         "cnn", name, "blocks", "variables", "(H, W, C)"
     )
     functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
-    height, width, channels = require_sizes("cnn", shape, "H", "W", "C", least=1)
+    height, width, channels = require_sizes("cnn", shape, "H", "W", "C")
     head = lambda variables, features: features.mean((1, 2))  # the same for all
     base = BaseModel(lambda key, image, classes: variables, functions, head)
     return base, variables, (height, width, channels)
