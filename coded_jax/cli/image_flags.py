@@ -14,14 +14,11 @@ from coded_jax.cli.experiment_flags import DATA_DIR, config_from_flags
 IMAGE_SHAPE = flags.DEFINE_string(
     "image_shape",
     None,
-    "HxWxC, as 32x32x3, of a data set that is not read (with 50,000 training images); "
-    "that of the data set if not given",
+    "HxWxC, as 32x32x3, of a data set that is not read (with 10 classes and 50,000 "
+    "training images); that of the data set if not given",
 )
-CLASSES = flags.DEFINE_integer(
-    "classes", 10, "of a model for --image_shape", lower_bound=1
-)
-USUAL = 50_000
-"""Training images of a data set that is not read, as of CIFAR-10."""
+CLASSES, IMAGES = 10, 50_000
+"""Classes and training images of a data set that is not read, those of CIFAR-10."""
 
 
 class Example(NamedTuple):
@@ -49,4 +46,4 @@ def example_from_flags() -> Example:
     radius = np.hypot(rows - height / 2, columns - width / 2) / max(height, width)
     rings = (127 + 100 * np.cos(30 * radius)).astype(np.uint8)
     image = np.repeat(rings[..., None], channels, axis=2)
-    return Example(image, CLASSES.value, USUAL)
+    return Example(image, CLASSES, IMAGES)
