@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import metadata
@@ -122,7 +121,7 @@ def versions() -> dict[str, str]:
     """Returns the versions of Python, JAX, this package and of installed compilers."""
     every = {x.name: x.version for x in metadata.distributions()}
     compilers = {name: every[name] for name in COMPILERS if name in every}
-    return {"python": platform.python_version(), **workdir.versions(), **compilers}
+    return {**workdir.versions(), **compilers}
 
 
 class Subject:

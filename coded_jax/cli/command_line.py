@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import platform
 import re
 import shlex
 import sys
@@ -189,7 +188,7 @@ def origin(settings: Mapping[str, str] = {}) -> dict[str, Any]:
     text = command_text()
     return {
         "command": text,
-        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "versions": workdir.versions(),
         "provenance": provenance.collect(text, settings, jax.devices()),
     }
 

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -30,12 +30,9 @@ from coded_jax.types import Split
 TFDS_HOST = "https://storage.googleapis.com"  # that TFDS asks first
 
 
-class Prepared(NamedTuple):
-    """A data set in a folder of TFDS; its version is None if it is yet to be made."""
-
-    name: str
-    root: Path
-    version: str | None
+Prepared = tuple[str, Path, str | None]
+"""A data set's name, the folder of TFDS, and a version, None if it is yet to be made.
+"""
 
 
 def find(name: str, data_dir: str | None) -> Prepared:
@@ -64,7 +61,7 @@ def find(name: str, data_dir: str | None) -> Prepared:
             "where there is a network"
         )
     newest = max(readable, key=lambda v: [int(x) for x in v.split(".")], default=None)
-    return Prepared(name, root, newest)
+    return name, root, newest
 
 
 def read(place: Prepared, image_size: int | None) -> Parts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +69,7 @@ def content(
         "config": config.to_json(),
         "command": command,
         "provenance": provenance.collect(command, config.to_flags(), devices),
-        "versions": {"python": platform.python_version(), **workdir.versions()},
+        "versions": workdir.versions(),
         "machine": {
             "device": jax.devices()[0].device_kind,
             "cores": os.cpu_count(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 import textwrap
@@ -31,7 +32,8 @@ out, but is never another function of the same name: its checkpoints are kept.""
 def versions() -> dict[str, str]:
     """Returns the versions of all packages that a run's numbers depend on."""
     packages = "coded_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
-    return {name: metadata.version(name) for name in packages}
+    of_packages = {name: metadata.version(name) for name in packages}
+    return {**of_packages, "python": platform.python_version()}
 
 
 class Places(NamedTuple):
