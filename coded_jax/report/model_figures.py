@@ -117,19 +117,16 @@ def answers(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     values = are_values(split.labels)
     answer = model.logits if values else model.classify
     whole, coded = (np.asarray(answer(split.images, some)) for some in ((), lost))
-    low, high = split.labels.min(), split.labels.max()
-    changed = whole != coded
     if values:
+        low, high = split.labels.min(), split.labels.max()
+        colours, ends = colormaps["gray"], {"vmin": low, "vmax": high}
+        shown = lambda answers: _pixels(answers, low, high)
         answered = (np.where(np.isfinite(x), x, 0) for x in (whole, coded))
         changed = np.abs(np.subtract(*answered)).max(-1) / max(high - low, 1e-9)
-
-    def shown(answers: np.ndarray) -> np.ndarray:
-        if values:
-            return _pixels(answers, low, high)
-        return np.where(answers < 0, np.nan, answers % 20)
-
-    colours = colormaps["gray" if values else "tab20"]
-    ends = {"vmin": low, "vmax": high} if values else {"vmin": 0, "vmax": 19}
+    else:
+        colours, ends = colormaps["tab20"], {"vmin": 0, "vmax": 19}
+        shown = lambda answers: np.where(answers < 0, np.nan, answers % 20)
+        changed = whole != coded
     of_labels = {"cmap": colours.with_extremes(bad="white"), **ends}
     of_answers = {"cmap": colours.with_extremes(bad=LOST), **ends}
     images = [_pixels(image, image.min(), image.max()) for image in split.images]
