@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from rich.console import Console
 from tables import frontier, points
-from tables.frontier import Row
+from tables.points import Point
 
 from coded_jax.checks import require
 from coded_jax.cli.command_line import command, run
@@ -31,7 +31,7 @@ FAILURE = flags.DEFINE_multi_float(
 )
 
 
-def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
+def write(folder: Path, codes: Sequence[Point], failures: Sequence[float]) -> None:
     """Writes `frontier.json` and `frontier.png`; the folder is made if need be.
 
     Raises:
@@ -40,7 +40,7 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     """
     make_folder(folder, "output")
     records = []
-    for point in (row.point for row in rows):
+    for point in codes:
         overall = {str(f): points.overall(point, f) for f in failures}
         record = {
             "cost": point.cost.to_json(),
@@ -49,21 +49,21 @@ def write(folder: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
             "work": point.work,
             "overall": {f: mean_std(x) if x else None for f, x in overall.items()},
         }
-        records.append(point._asdict() | record)
-    run = rows[0].run
+        records.append(point._replace(run={})._asdict() | record)
+    run = codes[0].run
     content = {"dataset": run["dataset"], "base": run["base"], "points": records}
     write_atomically(folder / "frontier.json", json.dumps(content, indent=1) + "\n")
-    draw(folder / "frontier.png", rows, failures)
+    draw(folder / "frontier.png", codes, failures)
 
 
-def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
+def draw(path: Path, codes: Sequence[Point], failures: Sequence[float]) -> None:
     """Draws errors for each number of devices: with results lost (mean up to worst) and
     at a failure probability over the work; and over that probability.
 
     Raises:
       ImportError: matplotlib is missing.
     """
-    counts = sorted({row.point.n for row in rows})
+    counts = sorted({point.n for point in codes})
     figure = canvas.new_figure(18, 5 * len(counts))
     middle = failures[len(failures) // 2]
     panels = figure.subplots(len(counts), 3, squeeze=False)
@@ -71,10 +71,10 @@ def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
     shown = [10 ** (-3 + i / 20) for i in range(55)]
     error = lambda values: 100 - 100 * mean_std(values)[0]
     for n, (left, centre, right) in zip(counts, panels, strict=True):
-        codes = [row for row in rows if row.point.n == n]
-        for i, row in enumerate(codes):
+        own = [point for point in codes if point.n == n]
+        lost = frontier.most_lost(own[0], own)
+        for i, point in enumerate(own):
             style = {"color": f"C{i % 10}", "marker": "osD^vX*P"[i // 10 % 8]}
-            point, lost = row.point, row.most_lost
             if all(len(seed) > lost for seed in point.accuracy):
                 mean = error([seed[lost] for seed in point.accuracy])
                 worst = error([seed[lost] for seed in point.worst])
@@ -86,7 +86,7 @@ def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
                 errors = [error(points.overall(point, f)) for f in shown]
             style |= {"label": frontier.label(point), "markevery": 6, "ms": 4}
             right.plot(shown[: len(errors)], errors, **style)
-        losses = f"{codes[0].most_lost} lost, mean up to worst"
+        losses = f"{lost} lost, mean up to worst"
         left.set(xlabel=work, ylabel=f"error with {losses}, %")
         centre.set(xlabel=work, ylabel=f"100 - A({middle:g}), %", title=f"{n} devices")
         right.set(xlabel="failure probability f", ylabel="100 - A(f), %")
@@ -100,15 +100,15 @@ def draw(path: Path, rows: Sequence[Row], failures: Sequence[float]) -> None:
 def main(argv: list[str]) -> None:
     for failure in FAILURE.value:
         require("failure", failure, 0 <= failure <= 1, "0..1")
-    rows = frontier.read(argv[1:])
-    shown = [table.make(frontier.columns(rows, FAILURE.value), rows)]
-    if learned := frontier.learned(rows):
+    codes = frontier.read(argv[1:])
+    shown = [table.make(frontier.columns(codes, FAILURE.value), codes)]
+    if learned := frontier.learned(codes):
         shown.append(table.make(frontier.CONFIDENCE, learned))
     console = Console(width=None if sys.stdout.isatty() else 200)
     tables = map(table.to_terminal, shown)
-    console.print(frontier.heading(rows[0].run), *tables, sep="\n", highlight=False)
+    console.print(frontier.heading(codes[0].run), *tables, sep="\n", highlight=False)
     if OUTPUT.value is not None:
-        write(Path(OUTPUT.value), rows, FAILURE.value)
+        write(Path(OUTPUT.value), codes, FAILURE.value)
 
 
 if __name__ == "__main__":

@@ -41,25 +41,6 @@ SHOWN = {
 """Codes of LeNet-5's short table, and what they are."""
 
 
-class Row(NamedTuple):
-    """A code among others on as many devices.
-
-    Attributes:
-      point: the code.
-      points: all codes that it is compared with.
-      run: the run that has tried it; `measured` says whether a former version did.
-    """
-
-    point: Point
-    points: list[Point]
-    run: Content
-
-    @property
-    def most_lost(self) -> int:
-        """The losses that all codes on as many devices are made for, or 1."""
-        return max(1, min(x.r for x in self.points if x.n == self.point.n))
-
-
 class Lost(NamedTuple):
     """A learned code with so many results lost, beside all runs of the table."""
 
@@ -85,30 +66,26 @@ class Lost(NamedTuple):
         return percent(np.interp(coverage, curve["coverage"], curve["risk"]))
 
 
-def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Row]:
+def read(paths: Sequence[str | Path], measured: str = NONE) -> list[Point]:
     """Returns all codes of the runs with one base model, by devices and work.
 
     Args:
       paths: workdirs of finished runs, or copies of their `results.json`.
-      measured: `history` for runs of former versions.
+      measured: `history` for runs of former versions; a field of their contents.
 
     Raises:
       ValueError: see `stored.read_runs`; or two runs differ on one code.
     """
     runs = [{**x, "measured": measured} for x in stored.read_runs(paths)]
     codes = points.distinct(runs)
-    base = runs[0]["base"]["test_accuracy"]
     some = {point.n: point for point in codes}
-    codes += [points.whole_image(point, base) for point in some.values()]
-    codes.sort(key=lambda point: (point.n, point.work))
-    tried = [(point.accuracy, run) for run in runs for point in points.points(run)]
-    of = lambda point: next((r for a, r in tried if a == point.accuracy), runs[0])
-    return [Row(point, codes, of(point)) for point in codes]
+    codes += [points.whole_image(point, runs[0]) for point in some.values()]
+    return sorted(codes, key=lambda point: (point.n, point.work))
 
 
-def learned(rows: Sequence[Row]) -> list[Lost]:
+def learned(codes: Sequence[Point]) -> list[Lost]:
     """Returns the learned codes of the runs, each with 0 to r lost results."""
-    runs = [*{id(row.run): row.run for row in rows}.values()]  # a run has several rows
+    runs = [*{id(point.run): point.run for point in codes}.values()]
     return [
         Lost(run, lost, runs)
         for run in runs
@@ -116,6 +93,17 @@ def learned(rows: Sequence[Row]) -> list[Lost]:
         for lost in run["confidence"]
         if int(lost) <= run["split"]["r"]
     ]
+
+
+def most_lost(point: Point, codes: Sequence[Point]) -> int:
+    """Returns the losses that all codes on as many devices are made for, or 1."""
+    return max(1, min(x.r for x in peers(point, codes) if x.n == point.n))
+
+
+def peers(point: Point, codes: Sequence[Point]) -> list[Point]:
+    """Returns the codes that a code is compared with: former ones with former ones."""
+    measured = lambda x: x.run.get("measured")
+    return [x for x in codes if measured(x) == measured(point)]
 
 
 def _of_blocks(point: Point) -> str:
@@ -151,15 +139,15 @@ def seeds_text(values: Sequence[float], digits: int = 2) -> str:
     return with_deviation(100 * mean, 100 * deviation, digits)
 
 
-def accuracy_text(row: Row, lost: int, measure: str = "accuracy") -> str:
+def accuracy_text(point: Point, lost: int, measure: str = "accuracy") -> str:
     """Returns the accuracy of a code with so many lost results over its seeds."""
-    seeds = getattr(row.point, measure)
+    seeds = getattr(point, measure)
     return seeds_text([seed[lost] for seed in seeds if lost < len(seed)])
 
 
-def overall_text(row: Row, failure: float) -> str:
+def overall_text(point: Point, failure: float) -> str:
     """Returns the expected accuracy of a code over its seeds."""
-    return seeds_text(points.overall(row.point, failure), 3)
+    return seeds_text(points.overall(point, failure), 3)
 
 
 def against_no_parity(of: Lost) -> str:
@@ -187,29 +175,20 @@ def against_no_parity(of: Lost) -> str:
 
 
 CODE: table.Columns = {
-    "n": lambda row: str(row.point.n),
-    "code": lambda row: row.point.code,
-    "k, r": lambda row: f"{row.point.k}, {row.point.r}",
-    "pieces": lambda row: pieces_text(row.point),
-    "work": lambda row: f"{row.point.work:.2f}",
-    "encode": lambda row: f"{row.point.cost.parts['encode']:.2f}",
-    "piece": lambda row: f"{row.point.cost.parts['piece']:.2f}",
-    "decode": lambda row: f"{row.point.cost.parts['decode']:.2f}",
-    "not coded": lambda row: f"{row.point.cost.parts['uncoded']:.2f}",
-    "rounds": lambda row: str(row.point.rounds),
-    "kB": lambda row: f"{row.point.bytes / 1e3:.2f}",
-    "0 lost": lambda row: accuracy_text(row, 0),
+    "n": lambda x: str(x.n),
+    "code": lambda x: x.code,
+    "k, r": lambda x: f"{x.k}, {x.r}",
+    "pieces": pieces_text,
+    "work": lambda x: f"{x.work:.2f}",
+    "encode": lambda x: f"{x.cost.parts['encode']:.2f}",
+    "piece": lambda x: f"{x.cost.parts['piece']:.2f}",
+    "decode": lambda x: f"{x.cost.parts['decode']:.2f}",
+    "not coded": lambda x: f"{x.cost.parts['uncoded']:.2f}",
+    "rounds": lambda x: str(x.rounds),
+    "kB": lambda x: f"{x.bytes / 1e3:.2f}",
+    "0 lost": partial(accuracy_text, lost=0),
 }
 """Columns of a code, see `columns`."""
-SHORT: table.Columns = {
-    "code": lambda row: short_name(row.point),
-    **{header: CODE[header] for header in ("k, r", "work")},
-    "lost": lambda row: str(row.most_lost),
-    "mean": lambda row: accuracy_text(row, row.most_lost),
-    "worst": lambda row: accuracy_text(row, row.most_lost, "worst"),
-    "A(0.05)": partial(overall_text, failure=0.05),
-}
-"""Columns of the pages."""
 CONFIDENCE: table.Columns = {
     "code": lambda x: code_name(x.run["config"], LEARNED),
     "k, r": lambda x: f"{x.run['split']['k']}, {x.run['split']['r']}",
@@ -229,22 +208,34 @@ CONFIDENCE: table.Columns = {
 how well they know it."""
 
 
-def columns(rows: Sequence[Row], failures: Sequence[float]) -> table.Columns:
+def columns(codes: Sequence[Point], failures: Sequence[float]) -> table.Columns:
     """Returns the columns of all codes of some runs, for these failures."""
     middle = failures[len(failures) // 2]
 
-    def beaten_by(row: Row) -> str:
-        if not points.overall(row.point, middle):
+    def beaten_by(point: Point) -> str:
+        if not points.overall(point, middle):
             return NONE
-        better = points.beaten_by(row.point, row.points, middle)
+        better = points.beaten_by(point, peers(point, codes), middle)
         return label(better) if better else ""
 
     made = {**CODE}
-    for lost in range(1, 1 + max(row.most_lost for row in rows)):
+    for lost in range(1, 1 + max(most_lost(point, codes) for point in codes)):
         made[f"{lost} lost, mean"] = partial(accuracy_text, lost=lost)
         made[f"{lost} lost, worst"] = partial(accuracy_text, lost=lost, measure="worst")
     made |= {f"A({f:g})": partial(overall_text, failure=f) for f in failures}
     return made | {f"beaten at {middle:g} by": beaten_by}
+
+
+def short_columns(codes: Sequence[Point]) -> table.Columns:
+    """Returns the columns of the pages."""
+    return {
+        "code": short_name,
+        **{header: CODE[header] for header in ("k, r", "work")},
+        "lost": lambda x: str(most_lost(x, codes)),
+        "mean": lambda x: accuracy_text(x, most_lost(x, codes)),
+        "worst": lambda x: accuracy_text(x, most_lost(x, codes), "worst"),
+        "A(0.05)": partial(overall_text, failure=0.05),
+    }
 
 
 def heading(run: Content) -> str:
@@ -274,13 +265,13 @@ def section(
     confidences = table.make({**first, **CONFIDENCE, **last}, losses)
     of_losses = "learned code and number of losses"
     return stored.section(
-        table.make(SHORT, [row for row in present if chooses(row.point)]),
+        table.make(short_columns(present), filter(chooses, present)),
         f"{heading(present[0].run)}.",
         files={
             f"{name}.csv": (codes, "code"),
             f"{name}_confidence.csv": (confidences, of_losses),
         },
-        contents=[row.run for row in present],
+        contents=[point.run for point in present],
     )
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import collections
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from coded_jax.codes import entry_of
 from coded_jax.inference.costs import Cost
 from coded_jax.runs.reading import ROUNDING, code_name, read_cost
-from coded_jax.runs.workdir import EXTENT
 
 WHOLE = "whole image on each"
 
@@ -30,6 +30,7 @@ class Point(NamedTuple):
       accuracy: for every seed, the mean over all patterns of `0, 1, ...` lost results.
       worst: of the worst pattern, likewise.
       split: what is coded, see `CodeConfig`.
+      run: the content of its `results.json`.
     """
 
     code: str
@@ -41,6 +42,7 @@ class Point(NamedTuple):
     accuracy: list[list[float]]
     worst: list[list[float]]
     split: str = "image"
+    run: dict[str, Any] = {}
 
     @property
     def n(self) -> int:
@@ -132,6 +134,7 @@ def points(results: dict[str, Any]) -> list[Point]:
                 accuracy=[[row["mean"] for row in rows] for rows in seeds],
                 worst=[[row["worst"] for row in rows] for rows in seeds],
                 split=config["split"],
+                run=results,
             )
         )
     return codes
@@ -140,44 +143,25 @@ def points(results: dict[str, Any]) -> list[Point]:
 def distinct(runs: Sequence[dict[str, Any]]) -> list[Point]:
     """Returns the codes of several runs, of `results.json`, each once.
 
-    Variants of one code are told apart by the settings in which their runs differ. One
-    that is not trained has none: results that differ by `ROUNDING` are the same.
-
     Raises:
-      ValueError: two runs with the same settings have other results for one code.
+      ValueError: two runs have other results for one code; of one that is not trained
+        they may differ by `ROUNDING`.
     """
-
-    def same_results(a: Point, b: Point) -> bool:
-        if entry_of(a.code).trained or len(a.accuracy[0]) != len(b.accuracy[0]):
-            return a == b
-        pairs = zip(a.accuracy[0] + a.worst[0], b.accuracy[0] + b.worst[0], strict=True)
-        return all(abs(x - y) <= ROUNDING for x, y in pairs)
-
-    variants = collections.defaultdict(list)
+    codes: dict[tuple, Point] = {}
     for results in runs:
         for point in points(results):
             name = (point.code, point.k, point.r, point.grid, point.split, point.stages)
-            if not any(same_results(point, other) for other, _ in variants[name]):
-                variants[name].append((point, results["config"]))
-    named = []
-    for name, same in variants.items():
-        configs, trained = [config for _, config in same], entry_of(name[0]).trained
-        differing = [
-            key
-            for key, first in configs[0].items()
-            if trained
-            and key not in EXTENT
-            and any(config.get(key) != first for config in configs)
-        ]
-        codes = {}
-        for point, config in same:
-            settings = ", ".join(f"{key}={config.get(key)}" for key in differing)
-            code = f"{point.code} {settings}".rstrip()
-            codes[code] = point._replace(code=code)
-        if len(codes) < len(same):
-            raise ValueError(f"runs: two of {name} given, with other results each")
-        named += codes.values()
-    return named
+            first = codes.setdefault(name, point)
+            slack = 0.0 if entry_of(point.code).trained else ROUNDING
+            for a, b in ((first.accuracy, point.accuracy), (first.worst, point.worst)):
+                if (
+                    np.shape(a) != np.shape(b)
+                    or np.abs(np.subtract(a, b)).max() > slack
+                ):
+                    raise ValueError(
+                        f"runs: two of {name} given, with other results each"
+                    )
+    return [*codes.values()]
 
 
 def no_better(
@@ -197,9 +181,9 @@ def no_better(
     return worse, len(pairs)
 
 
-def whole_image(point: Point, base_accuracy: float) -> Point:
+def whole_image(point: Point, run: dict[str, Any]) -> Point:
     """Returns the point without a split, for the network and the devices of another:
     each of n devices computes the whole image, and one is enough."""
-    n, by_lost = point.n, [[base_accuracy] * point.n]
-    cost, grid = point.cost.on_every_device(n), (1, 1)
-    return Point(WHOLE, 1, n - 1, grid, (), cost=cost, accuracy=by_lost, worst=by_lost)
+    n, by_lost = point.n, [[run["base"]["test_accuracy"]] * point.n]
+    cost = point.cost.on_every_device(n)
+    return Point(WHOLE, 1, n - 1, (1, 1), (), cost, by_lost, by_lost, run=run)

@@ -97,8 +97,8 @@ def test_a_code_beside_the_same_without_parity(results):
     curve = {"coverage": [0.8, 1.0], "risk": [0.0, 0.02]}
     measures = {"ece": 0.0123, "ece_std": 0.00001, "ece_decoded": None, "curve": curve}
     results["confidence"]["1"] |= measures
-    rows = [frontier.Row(point, [], results) for point in points(results)]
-    _, cells = table.make(frontier.CONFIDENCE, frontier.learned(rows)).rows
+    losses = frontier.learned(points(results))
+    _, cells = table.make(frontier.CONFIDENCE, losses).rows
     row = dict(zip(frontier.CONFIDENCE, cells, strict=True))
     assert row["drop from the base, mean"] == "1.00 ± 0.10"
     assert row["worst pattern"] == "0.00" and row["ECE"] == "1.23"
@@ -120,9 +120,8 @@ def test_a_row_of_the_frontier(results):
     assert [*map(frontier.short_name, codes)] == [
         *("sums of pieces", "exact code of every convolution", "copies of pieces")
     ]
-    rows = [frontier.Row(code, codes, results) for code in codes]
-    assert [row.most_lost for row in rows] == [1, 1, 2]
-    made = table.make(frontier.columns(rows, [0.0, 0.5]), rows)
+    assert [frontier.most_lost(code, codes) for code in codes] == [1, 1, 2]
+    made = table.make(frontier.columns(codes, [0.0, 0.5]), codes)
     row, second, third = (dict(zip(made.headers, x, strict=True)) for x in made.rows)
     assert row["pieces"] == "1x2 of blocks 1-2, 3-4" and row["k, r"] == "2, 1"
     assert row["1 lost, mean"] == "75.00 ± 7.07"
