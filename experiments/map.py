@@ -147,7 +147,7 @@ def main(argv: list[str]) -> None:
             bars.advance(bar)
     content = {**asked, "points": study.parts, **origin()}
     workdir.write_atomically(folder / "map.json", json.dumps(content))
-    rows = to_terminal(make(tables.ROWS, tables.wins(content)), left=2)
+    rows = to_terminal(make(tables.MAP, tables.rows_of(folder.name, content)))
     console.print(tables.title(content), rows, sep="\n")
     try:
         tables.draw(folder / "map.png", content)

@@ -32,65 +32,13 @@ SAME = 0.15
 """Largest relative difference of quantiles that are said to agree."""
 CLOSE = 0.1
 """Lead up to which the simulated winner may be another than the measured one."""
-NOBODY = "none accurate enough"
+NONE = "none"
+"""Stands for a family where no strategy is accurate enough."""
 SHADES = ("#d9d9d9", "#9ecae1", "#4292c6", "#c7e9c0", "#74c476", "#fdae6b", "#fb6a4a")
-COLOURS = {**dict(zip(FAMILIES, SHADES, strict=True)), NOBODY: "white"}
+COLOURS = {**dict(zip(FAMILIES, SHADES, strict=True)), NONE: "white"}
 """Colours by family of strategies."""
 LEAST_WIDTH = 11.5  # inches that the title needs
 PREFIXES = {1e12: "T", 1e9: "G", 1e6: "M", 1e3: "k", 1.0: "", 1e-3: "m", 1e-6: "µ"}
-
-
-class Wins(NamedTuple):
-    """The points of a map where a family of strategies is first at a quantile.
-
-    Attributes:
-      share: of all points, in %.
-      leads: over the next family, in %.
-      most: the strategy that is first most often; empty for the family `none`.
-    """
-
-    quantile: str
-    family: str
-    share: str
-    leads: list[float]
-    most: str
-
-
-ROWS: Columns = {
-    "": lambda x: x.quantile,
-    "first": lambda x: x.family,
-    "points": lambda x: x.share,
-    "lead %, median": lambda x: f"{statistics.median(x.leads):.0f}" if x.leads else "-",
-    "lead %, most": lambda x: f"{max(x.leads):.0f}" if x.leads else "-",
-    "most often": lambda x: x.most,
-}
-
-
-def wins(content: Content) -> list[Wins]:
-    """Returns where each family is first, of the content of `map.json`."""
-    made, strategies = [], content["strategies"]
-    family_of = lambda place: "none" if place is None else strategies[place]["family"]
-    for quantile in QUANTILES:
-        bests = [point[quantile] for point in content["points"].values()]
-        for family in (*FAMILIES, "none"):
-            own = [best for best in bests if family_of(best["winner"]) == family]
-            names = [name(strategies[x["winner"]]) for x in own if family != "none"]
-            if own:
-                share = f"{100 * len(own) / len(bests):.0f} %"
-                leads = [100 * x["lead"] for x in own if x.get("lead") is not None]
-                most = statistics.mode(names) if names else ""
-                made.append(Wins(quantile, family, share, leads, most))
-    return made
-
-
-def name(strategy: dict[str, Any]) -> str:
-    """Returns a strategy's code and sizes, as `mds k=4 r=2, 2x2`, and when a hedged one
-    sends again."""
-    if strategy["k"] + strategy["r"] == 1:
-        return strategy["code"]
-    code = f"{strategy['code']} k={strategy['k']} r={strategy['r']}"
-    late = late_text(strategy.get("late"))
-    return ", ".join(filter(None, [code, strategy["pieces"], late]))
 
 
 def draw(path: Path, content: Content) -> None:
@@ -104,7 +52,7 @@ def draw(path: Path, content: Content) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
-    plane, strategies = content["question"]["plane"], content["strategies"]
+    plane = content["question"]["plane"]
     columns, rows = len(plane["x_values"]), len(plane["y_values"])
     width = max(3 * (0.42 * columns + 0.5) + 0.6, LEAST_WIDTH)
     figure = canvas.new_figure(width, 0.34 * rows + 1.9)
@@ -113,8 +61,7 @@ def draw(path: Path, content: Content) -> None:
     for axes, quantile in zip(panels, QUANTILES, strict=True):
         for place, point in content["points"].items():
             (i, j), best = map(int, place.split(",")), point[quantile]
-            winner, lead = best["winner"], best.get("lead")
-            family = NOBODY if winner is None else strategies[winner]["family"]
+            family, lead = family_of(content, best), best.get("lead")
             seen.add(family)
             axes.add_patch(_cell(family, (i - 0.5, j - 0.5)))
             if lead is not None:
@@ -131,8 +78,9 @@ def draw(path: Path, content: Content) -> None:
     panels[0].set_ylabel(AXES[plane["y"]], fontsize=9)
     figure.suptitle(title(content), fontsize=10)
     shown = [family for family in COLOURS if family in seen]
+    texts = ["none accurate enough" if x == NONE else x for x in shown]
     style = {"loc": "outside lower center", "ncols": len(shown), "fontsize": 9}
-    figure.legend([*map(_cell, shown)], shown, **style)
+    figure.legend([*map(_cell, shown)], texts, **style)
     canvas.save(figure, path, 90)
 
 
@@ -203,13 +151,30 @@ class Row(NamedTuple):
 def won(content: Content, quantile: str) -> dict[str, str]:
     """Returns the points of each family in % of all, and its median lead, `40 % (12)`;
     of hedged ones also the delay of the strategy that is first most often."""
-    texts = {}
-    for x in wins(content):
-        if x.quantile == quantile:
-            lead = f" ({statistics.median(x.leads):.0f})" if x.leads else ""
-            delay = f", {x.most.split(', ')[-1]}" if x.family == HEDGED else ""
-            texts[x.family] = f"{x.share}{lead}{delay}"
+    strategies, texts = content["strategies"], {}
+    bests = [point[quantile] for point in content["points"].values()]
+    for family in (*FAMILIES, NONE):
+        own = [best for best in bests if family_of(content, best) == family]
+        if not own:
+            continue
+        texts[family] = f"{100 * len(own) / len(bests):.0f} %"
+        if leads := [100 * x["lead"] for x in own if x.get("lead") is not None]:
+            texts[family] += f" ({statistics.median(leads):.0f})"
+        if family == HEDGED:
+            first = strategies[statistics.mode(x["winner"] for x in own)]
+            texts[family] += f", {late_text(first['late'])}"
     return texts
+
+
+def family_of(content: Content, best: Content) -> str:
+    """Returns the family of who is first at a point and a quantile."""
+    winner = best["winner"]
+    return NONE if winner is None else content["strategies"][winner]["family"]
+
+
+def rows_of(name: str, content: Content) -> list[Row]:
+    """Returns a row of a map for each quantile."""
+    return [Row(name, content, x, won(content, x)) for x in QUANTILES]
 
 
 def learned_text(row: Row) -> str:
@@ -234,7 +199,7 @@ MAP: Columns = {
     "quantile": lambda row: row.quantile,
     **{
         family: lambda row, family=family: row.won.get(family, "")
-        for family in (*FAMILIES, "none")
+        for family in (*FAMILIES, NONE)
     },
     "learned over first": learned_text,
 }
@@ -264,11 +229,7 @@ def given_text(drop: float | None) -> str:
 def map_section() -> Section:
     """Returns a row for each map at p99, and a file of all quantiles."""
     contents = stored.read("map")
-    rows = [
-        Row(name, content, quantile, won(content, quantile))
-        for name, content in contents.items()
-        for quantile in QUANTILES
-    ]
+    rows = [row for x in contents.items() for row in rows_of(*x)]
     conditions: Columns = {"conditions": lambda row: about(row.content)}
     origins = stored.origins(lambda row: row.content)
     every = table.make({**MAP, **conditions, **origins}, rows)
@@ -358,20 +319,16 @@ CHECK: Columns = {
     "quantile": lambda x: x.quantile,
     "first, measured": lambda x: x.winner,
     "first, simulated": lambda x: x.simulated_winner,
-    "simulated lead": lambda x: f"{100 * x.lead:.0f} %",
-    "largest difference": lambda x: f"{100 * x.error:.1f} %",
+    "simulated lead, %": lambda x: f"{100 * x.lead:.0f}",
+    "largest difference, %": lambda x: f"{100 * x.error:.1f}",
     "agrees": lambda x: "yes" if x.agrees else "**no**",
 }
 
 
 def check_columns(found: Sequence[Outcome]) -> Columns:
-    """Returns `CHECK` with numbers, the times of each strategy, `-` where it was not
-    run, and conditions."""
-    percent = {x: f"{x}, %" for x in ("simulated lead", "largest difference")}
-    columns = {
-        percent.get(header, header): lambda x, text=text: text(x).removesuffix(" %")
-        for header, text in CHECK.items()
-    }
+    """Returns `CHECK`, the times of each strategy, `-` where it was not run, and
+    conditions."""
+    columns = {**CHECK}
 
     def milliseconds(x: Outcome, kind: str, name: str) -> str:
         seconds = getattr(x, kind).get(name)

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 from tables import maps, stored
 
-from coded_jax.report import table
-
 SIZES = {"code": "x", "k": 2, "r": 1, "pieces": "2x1"}
 STRATEGIES = [
     {**SIZES, "family": "uncoded"},
@@ -127,10 +125,11 @@ def content():
 
 
 def test_rows_of_a_map():
-    assert table.make(maps.ROWS, maps.wins(content())).rows == [
-        ["p50", "uncoded", "100 %", "50", "75", "uncoded k=4 r=0, 2x2"],
-        ["p99", "uncoded", "100 %", "2000", "2000", "uncoded k=4 r=0, 2x2"],
-        ["p99.9", "none", "100 %", "-", "-", ""],
+    rows = maps.rows_of("m", content())
+    assert [row.won for row in rows] == [
+        {"uncoded": "100 % (50)"},
+        {"uncoded": "100 % (2000)"},
+        {"none": "100 %"},
     ]
 
 
