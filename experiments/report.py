@@ -1,4 +1,4 @@
-r"""Reports of finished runs and sweeps, in Markdown with tables and figures.
+r"""Reports on a finished run or sweep, in Markdown with tables and figures.
 
     python experiments/report.py runs/quickstart          # a run's workdir
     python experiments/report.py runs/ablation_dilation   # a sweep's folder
@@ -19,9 +19,7 @@ from coded_jax.cli.command_line import command, run
 from coded_jax.report import run_tables
 from coded_jax.runs.sweeps import SWEEP
 
-OUTPUT = flags.DEFINE_string(
-    "output", None, "folder of the report; of several, each has a folder there"
-)
+OUTPUT = flags.DEFINE_string("output", None, "folder of the report")
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "folder of prepared TFDS data; TFDS_DATA_DIR if not given"
 )
@@ -29,28 +27,18 @@ DATA_DIR = flags.DEFINE_string(
 
 @command(arguments=True)
 def main(argv: list[str]) -> None:
-    paths = [Path(argument) for argument in argv[1:]]
-    console = Console(highlight=False)
-    require("runs", argv[1:], bool(paths), "workdirs of runs or sweeps")
-    folders = paths
-    if OUTPUT.value is not None:
-        folders = [Path(OUTPUT.value)]
-        if len(paths) > 1:
-            named = [p.parent if p.name == "results.json" else p for p in paths]
-            folders = [Path(OUTPUT.value) / path.stem for path in named]
+    require("runs", argv[1:], len(argv) == 2, "the workdir of a run or a sweep")
+    path, console = Path(argv[1]), Console(highlight=False)
+    fits = OUTPUT.value is not None or not path.is_file()
+    require("output", None, fits, "a folder for the report of a file")
+    folder = path if OUTPUT.value is None else Path(OUTPUT.value)
+    if (path / SWEEP).exists():
+        shown = reports.report_sweep(path, folder)
     else:
-        files = any(path.is_file() for path in paths)
-        require("output", None, not files, "a folder for the report of a file")
-    distinct = len({*folders}) == len(folders)
-    require("runs", argv[1:], distinct, "runs of different names")
-    for path, folder in zip(paths, folders, strict=True):
-        if (path / SWEEP).exists():
-            shown = reports.report_sweep(path, folder)
-        else:
-            results = reports.report_run(path, folder, DATA_DIR.value)
-            shown = run_tables.tables(results)
-        console.print(shown)
-        console.print(f"the report: {folder / 'report.md'}")
+        results = reports.report_run(path, folder, DATA_DIR.value)
+        shown = run_tables.tables(results)
+    console.print(shown)
+    console.print(f"the report: {folder / 'report.md'}")
 
 
 if __name__ == "__main__":
