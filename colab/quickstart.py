@@ -78,7 +78,7 @@ from rich.console import Console
 
 from coded_jax.cpu_kernels import lowering
 from coded_jax.report import formatting, model_figures, run_figures, run_tables
-from coded_jax.runs import experiment
+from coded_jax.runs import experiment, workdir
 from coded_jax.runs.config import Config
 from coded_jax.runs.prepare import prepare
 from coded_jax.runs.workdir import Places
@@ -113,7 +113,7 @@ seconds = results["timing"]["seconds"]["total"]
 print(f"{results['base']['test_accuracy']:.2%} without losses, after {seconds:.0f} s")
 
 # %%
-run_figures.training(run_figures.read_metrics(prepared.folder))
+run_figures.training(workdir.read_metrics(prepared.folder))
 
 # %% [markdown]
 # ## What a lost device costs

@@ -173,7 +173,7 @@ def _weighted(
       places, weights: `[P, T]`, or `[B, P, T]` for each image its own.
       number: of the axis, 1 or 2.
     """
-    shape = [1 if places.ndim == 2 else len(places), 1, 1, 1]
+    shape = [1 if places.ndim == 2 else places.shape[0], 1, 1, 1]
     shape[number] = places.shape[-2]
 
     def tap(t: int) -> jax.Array:
@@ -209,6 +209,8 @@ def sources(plan: SplitPlan, pieces: jax.Array) -> jax.Array:
             padding[number] = (0, max(0, stop - axis.window * finer))
             own = jnp.pad(jnp.repeat(own, finer, axis=number), padding)
             own = jax.lax.slice_in_dim(own, start, stop, axis=number)
-        blocks = own.reshape((len(own), height, step, width, other_step, plan.channels))
-        parts.append(blocks.swapaxes(2, 3).reshape((len(own), height, width, -1)))
+        blocks = own.reshape(
+            (own.shape[0], height, step, width, other_step, plan.channels)
+        )
+        parts.append(blocks.swapaxes(2, 3).reshape((own.shape[0], height, width, -1)))
     return jnp.stack(parts)

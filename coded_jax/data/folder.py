@@ -6,15 +6,12 @@ Every run decodes them by Pillow, on all cores.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from coded_jax.checks import require
 from coded_jax.data.sources import (
@@ -137,11 +134,7 @@ def _decoded(files: Files, image_size: int | None) -> np.ndarray:
             damaged.append(f"{path.relative_to(files.root)} ({error or type(error)})")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
-        decoding, shown = pool.map(decode, files.paths), sys.stderr.isatty()
-        console, total = Console(stderr=True), len(files.paths)
-        images = [
-            *track(decoding, "decoding", total, console=console, disable=not shown)
-        ]
+        images = [*pool.map(decode, files.paths)]
     if damaged:
         raise ValueError(
             f"data_dir: {len(damaged)} of {len(images)} images in {files.root} cannot "

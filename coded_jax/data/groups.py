@@ -43,12 +43,12 @@ def group_base(base: BaseModel, height: int) -> BaseModel:
 
     def classify(variables: PyTree, groups: jax.Array) -> jax.Array:
         logits = base.head(variables, base.f_conv(variables, ungroup(groups)))
-        return logits.reshape(len(groups), -1, 1, logits.shape[-1])
+        return logits.reshape(groups.shape[0], -1, 1, logits.shape[-1])
 
     def train(variables: PyTree, groups: jax.Array) -> tuple[jax.Array, PyTree]:
         assert base.train is not None
         logits, updated = base.train(variables, ungroup(groups))
-        return logits.reshape(len(groups), -1, logits.shape[-1]), updated
+        return logits.reshape(groups.shape[0], -1, logits.shape[-1]), updated
 
     head = lambda variables, logits: logits[:, :, 0]
     return BaseModel(init, (classify,), head, None if base.train is None else train)

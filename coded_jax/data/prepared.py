@@ -30,13 +30,12 @@ from coded_jax.types import Split
 TFDS_HOST = "https://storage.googleapis.com"  # that TFDS asks first
 
 
-Prepared = tuple[str, Path, str | None]
-"""A data set's name, the folder of TFDS, and a version, None if it is yet to be made.
-"""
-
-
-def find(name: str, data_dir: str | None) -> Prepared:
+def find(name: str, data_dir: str | None) -> tuple[str, Path, str | None]:
     """Finds the newest version of a data set that can be read.
+
+    Returns:
+      The name of the data set, the folder of TFDS, and the version there; None if it is
+      yet to be made.
 
     Raises:
       ValueError: `data_dir` is no folder, or the data there are not in the array_record
@@ -64,7 +63,7 @@ def find(name: str, data_dir: str | None) -> Prepared:
     return name, root, newest
 
 
-def read(place: Prepared, image_size: int | None) -> Parts:
+def read(place: tuple[str, Path, str | None], image_size: int | None) -> Parts:
     """Reads a data set, which is prepared first if need be.
 
     Its test split stays. A tenth of the training split, 5,000 images at most, is for

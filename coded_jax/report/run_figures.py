@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +16,15 @@ from coded_jax.report.run_tables import (
     methods_of,
     worst_patterns,
 )
+from coded_jax.runs import workdir
 from coded_jax.runs.reading import base_accuracy, evaluated_part
-from coded_jax.runs.workdir import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
+def draw(folder: Path, results: dict[str, Any]) -> None:
     """Draws `accuracy.png`, `training.png` and, of classes, `confidence.png` into a
     workdir.
 
@@ -34,33 +32,15 @@ def draw(folder: Path, results: dict[str, Any]) -> list[Path]:
       folder: the workdir, with its `metrics.jsonl`.
       results: the content of `results.json`.
 
-    Returns:
-      The paths of the pictures.
-
     Raises:
       ImportError: matplotlib is missing.
     """
-    curves = training(read_metrics(folder))
+    curves = training(workdir.read_metrics(folder))
     figures = {"accuracy.png": accuracy(results), "training.png": curves}
     if results["confidence"]:
         figures["confidence.png"] = confidence(results)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=120)
-    return [folder / name for name in figures]
-
-
-def read_metrics(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Returns the lines of a workdir's `metrics.jsonl` by phase; none without training.
-
-    Lines that a kill has cut short are left out, as `PhaseLog` does when it resumes.
-    """
-    phases: dict[str, list[dict[str, Any]]] = {}
-    if (folder / METRICS).exists():
-        for line in (folder / METRICS).read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                record = json.loads(line)
-                phases.setdefault(record["phase"], []).append(record)
-    return phases
 
 
 def accuracy(results: dict[str, Any]) -> Figure:
@@ -133,15 +113,16 @@ def _measured(results: dict[str, Any]) -> str:
     return f"{evaluated_part(results)} {measure_name(results)}, %"
 
 
-def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
+def training(metrics: list[dict[str, Any]]) -> Figure:
     """Draws training losses and validation accuracies over the step.
 
     Args:
-      records: from `read_metrics`.
+      metrics: the lines of a run, from `workdir.read_metrics`.
     """
     figure = new_figure(10, 4)
     losses, scores = figure.subplots(1, 2)
-    for phase, lines in records.items():
+    for phase in dict.fromkeys(line["phase"] for line in metrics):
+        lines = [line for line in metrics if line["phase"] == phase]
         epochs = [line for line in lines if "validation_accuracy" in line]
         of = lambda name, lines: np.array([line[name] for line in lines])
         losses.plot(of("step", lines), of("loss", lines), label=phase)
@@ -151,7 +132,7 @@ def training(records: dict[str, list[dict[str, Any]]]) -> Figure:
     scores.set(xlabel="step", ylabel="validation accuracy or R^2, %")
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
-    if records:
+    if metrics:
         losses.legend()
     return figure
 

@@ -120,11 +120,9 @@ class CodedModel(NamedTuple):
             source = f"trained parameters of {name_of(code)}, or key= for random ones,"
             require("params", params, needless, source)
             params = pipeline.init(fresh)
-        given, accepted = _shapes_by_path(params), _shapes_by_path(expected)
-        wrong = dict(given.items() - accepted.items())
-        wanted = dict(accepted.items() - given.items())
+        given, wanted = _shapes_by_path(params), _shapes_by_path(expected)
         source = f"{wanted}, as of init of {name_of(code)},"
-        require("params", wrong, given == accepted, source)
+        require("params", given, given == wanted, source)
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
 

@@ -222,7 +222,7 @@ def measure_codes(
     splits = (inputs.validation, getattr(inputs, config.evaluated))
     mesh = experiment.pipeline.mesh
     validation, scored = (tasks.device_arrays(mesh, split) for split in splits)
-    circumstances = describe_circumstances(experiment)
+    circumstances = describe_circumstances()
     folder = experiment.folder
     # Either all processes look for what is kept, or none.
     if processes.any_process(circumstances is None) or circumstances is None:
@@ -270,23 +270,17 @@ def measure_codes(
     return accuracy, measured
 
 
-def describe_circumstances(experiment: Experiment) -> list[str] | None:
-    """Returns texts of all that measurements depend on beside variables and images:
-    settings, versions, precision, device and kernels; None where nothing is kept, since
-    the code has changes that no commit has."""
+def describe_circumstances() -> list[str] | None:
+    """Returns texts of all that measurements depend on, beside images, variables and
+    what a workdir fixes: versions, precision, device and kernels; None where the code
+    has changes that no commit has, so that nothing is kept."""
     version, backend = provenance.code_version(), jax.default_backend()
     if version is None:
         return None
-    settings = experiment.config.to_flags() | experiment.fingerprints
-    fixed = [
-        f"{name}={text}"
-        for name, text in settings.items()
-        if name not in workdir.EXTENT and not name.startswith("baseline_")
-    ]
     jax_settings = jax.config.jax_default_matmul_precision, jax.config.jax_enable_x64
     kernels = lowering.convolutions() if backend == "cpu" else ""
     device = jax.devices()[0].device_kind
-    return [version, f"{workdir.versions()} {jax_settings}", device, kernels, *fixed]
+    return [version, f"{workdir.versions()} {jax_settings}", device, kernels]
 
 
 def read_measured(path: Path, digest: str) -> Measured | None:

@@ -25,7 +25,6 @@ from pathlib import Path
 import jax
 import jax.export  # not an attribute of `jax` until it is imported
 import jax.numpy as jnp
-from absl import logging
 
 from coded_jax.data.groups import infer_images
 from coded_jax.runs.coded_model import CodedModel
@@ -55,6 +54,7 @@ def serialize(model: CodedModel) -> bytes:
       model: a finished run, or a model in memory.
 
     Raises:
+      ValueError: functions of the user's ask for the batch size as a number.
       ModuleNotFoundError: flatbuffers is missing; the `export` extra brings it.
     """
     if find_spec("flatbuffers") is None:
@@ -65,39 +65,30 @@ def serialize(model: CodedModel) -> bytes:
     model = model.settled()
     pipeline = model.pipeline._replace(mesh=None)
     frozen, params = jax.device_get((model.frozen, model.params))
-    group = pipeline.images_per_input
 
     def coded_inference(images: jax.Array, available: jax.Array) -> jax.Array:
         return infer_images(pipeline, frozen, params, images, available)
 
-    def one_by_one(images: jax.Array, available: jax.Array) -> jax.Array:
-        inputs = images.reshape(-1, group, *model.image_shape)
-        # Not by `vmap`: XLA's program of it for CPUs crashes with some decoders.
-        logits = jax.lax.map(lambda x: coded_inference(x, available), inputs)
-        return logits.reshape(-1, *logits.shape[2:])
-
     (b,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((group * b, *model.image_shape), pipeline.image_dtype)
-    available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
-    lower = lambda f: jax.export.export(jax.jit(f), platforms=PLATFORMS)(
-        images, available
+    images = jax.ShapeDtypeStruct(
+        (pipeline.images_per_input * b, *model.image_shape), pipeline.image_dtype
     )
+    available = jax.ShapeDtypeStruct((pipeline.n, 1), jnp.bool_)
+    export = jax.export.export(jax.jit(coded_inference), platforms=PLATFORMS)
     with contextlib.ExitStack() as restored:
         # No files and lines of the functions in what JAX lowers.
         for name, value in NO_LOCATIONS.items():
             restored.callback(jax.config.update, name, getattr(jax.config, name))
             jax.config.update(name, value)
         try:
-            exported = lower(coded_inference)
+            exported = export(images, available)
         except TypeError as error:
-            # A function of the user's that asks for the batch size, as `len(x)` does.
             if "_DimExpr" not in str(error):
                 raise
-            logging.warning(
-                "blocks or head ask for the batch size as a number (len(x)), so that "
-                "the file takes images one by one; x.shape[0] would not"
-            )
-            exported = lower(one_by_one)
+            raise ValueError(
+                "model: functions that ask for the batch size as a number, len(x), "
+                "given, x.shape[0] accepted"
+            ) from error
     return bytes(exported.serialize())
 
 

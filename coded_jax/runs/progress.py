@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from coded_jax.runs.workdir import METRICS, write_atomically
+from coded_jax.runs.workdir import METRICS, read_metrics, write_atomically
 from coded_jax.training.loop import SCORE, Observer
 
 QUIET_SECONDS = 30.0  # between lines where there is no terminal
@@ -38,13 +37,6 @@ CELLS = {
 }
 """Maps what a phase has logged last to its heading, and to the least width of a
 terminal that has room for it."""
-TITLES = {
-    "base": "training the network",
-    "code": "training the code",
-    "evaluation": "trying every loss",
-    "cells": "cells",
-}
-"""Plain names of phases; any other trains the code that it is named after."""
 
 
 def progress_bars(console: Console) -> Progress:
@@ -55,13 +47,6 @@ def progress_bars(console: Console) -> Progress:
         console=console,
         disable=not (console.is_terminal or console.is_jupyter),
     )
-
-
-def title_of(phase: str) -> str:
-    """Returns the plain name of a phase: of `code_2`, `training the code, seed 2`."""
-    match = re.fullmatch(r"(.+)_(\d+(?:-\d+)?)", phase)
-    name, seed = match.groups() if match else (phase, "")
-    return TITLES.get(name, f"training {name}") + (f", seed {seed}" if seed else "")
 
 
 def duration_text(seconds: float) -> str:
@@ -77,15 +62,9 @@ class LiveTable(Progress):
     Args:
       console: where it is drawn.
       prints: whether phases print lines where there is no terminal for the table.
-      phases: steps of those that are known from the start, by name; they have numbers.
     """
 
-    def __init__(
-        self,
-        console: Console,
-        prints: bool = True,
-        phases: Mapping[str, int] | None = None,
-    ) -> None:
+    def __init__(self, console: Console, prints: bool = True) -> None:
         self.prints = prints
         column = lambda heading: Column(heading, no_wrap=True)
         metrics = [
@@ -107,20 +86,11 @@ class LiveTable(Progress):
             speed_estimate_period=math.inf,
             refresh_per_second=4,
         )
-        phases = phases or {}
-        self._rows = {
-            phase: self._new_row(f"{i} of {len(phases)}: {title_of(phase)}", steps)
-            for i, (phase, steps) in enumerate(phases.items(), 1)
-        }
-
-    def _new_row(self, title: str, total: int) -> Task:
-        empty: dict[str, Any] = dict.fromkeys(CELLS, "")
-        return self._tasks[self.add_task(title, start=False, total=total, **empty)]
 
     def begin(self, phase: str, total: int) -> Task:
-        """Begins the row of a phase of so many steps, new if it was not planned."""
-        task = self._rows.get(phase) or self._new_row(title_of(phase), total)
-        self.reset(task.id, total=total)
+        """Begins the row of a phase of so many steps."""
+        empty: dict[str, Any] = dict.fromkeys(CELLS, "")
+        task = self._tasks[self.add_task(phase, total=total, **empty)]
         self.advance(task.id, 0)  # the clock of the speed starts
         return task
 
@@ -162,10 +132,10 @@ class PhaseLog(Observer, AbstractContextManager):
 
     def start(self, step: int) -> None:
         """Drops lines that a killed process logged after its last checkpoint."""
-        if self.folder and (path := self.folder / METRICS).exists():
-            lines = path.read_text(errors="replace").splitlines()
-            kept = [line for line in lines if _survives(line, self.phase, step)]
-            write_atomically(path, "".join(line + "\n" for line in kept))
+        if self.folder and (lines := read_metrics(self.folder)):
+            kept = [x for x in lines if x["phase"] != self.phase or x["step"] <= step]
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_atomically(self.folder / METRICS, text)
         # The clock of the speed starts with the first metrics, after the compilation.
         self.table.reset(self._task.id, completed=step)
         self.table.update(self._task.id, completed=step)  # it may be finished already
@@ -217,15 +187,6 @@ class PhaseLog(Observer, AbstractContextManager):
     def __exit__(self, *exc_info: object) -> None:
         if self._events:
             self._events.close()
-
-
-def _survives(line: str, phase: str, step: int) -> bool:
-    """Returns whether a line is of another phase, or of `step` or an earlier one."""
-    try:
-        record = json.loads(line)
-        return record["phase"] != phase or record["step"] <= step
-    except (ValueError, KeyError, TypeError):  # cut short by a kill, or damaged
-        return False
 
 
 def _event_writer(folder: Path) -> Any:

@@ -103,32 +103,23 @@ class CellResult(NamedTuple):
 
 
 def finished(cell: Cell, sweep: Sweep) -> CellResult | None:
-    """Returns the result of a cell that a former sweep has finished, or None."""
+    """Returns the result of a cell that a former sweep has finished, or None.
+
+    Raises:
+      ValueError: its folder was made with other settings.
+    """
+    folder = sweep.workdir(cell)
+    # A run adds the digest of images of the user's own, and checks it again.
+    digest = (workdir.read_flags(folder) or {}).get("images_digest")
+    asked = dataclasses.replace(cell.config, images_digest=digest)
+    if folder.exists():
+        workdir.open_workdir(folder, asked.to_flags(), write=False)
     try:
-        results = workdir.read_results(sweep.workdir(cell))
-        config = Config.from_json(results["config"])
-        # A run adds the digest of images of the user's own.
-        asked = dataclasses.replace(cell.config, images_digest=config.images_digest)
+        results = workdir.read_results(folder)
+        same = Config.from_json(results["config"]) == asked
     except (ValueError, TypeError):  # not finished, or by another version
         return None
-    return CellResult(cell, results) if config == asked else None
-
-
-def others(sweep: Sweep) -> list[str]:
-    """Returns names of the cells in the sweep's folder that are none of its own."""
-    names = {path.parent.name for path in (sweep.folder / "cells").glob("*/*")}
-    return sorted(names - {cell.name for cell in sweep.cells})
-
-
-def require_same_flags(sweep: Sweep) -> None:
-    """Raises ValueError if a cell's folder was made with other settings."""
-    for cell in sweep.cells:
-        if (folder := sweep.workdir(cell)).exists():
-            # A run adds the digest of images of the user's own, and checks it again.
-            digest = (workdir.read_flags(folder) or {}).get("images_digest")
-            asked = {"images_digest": digest} if digest else {}
-            flags = asked | cell.config.to_flags()
-            workdir.open_workdir(folder, flags, write=False)
+    return CellResult(cell, results) if same else None
 
 
 def run_cell(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -216,6 +217,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, but for those that a kill has cut short;
+    none without training."""
+    lines = []
+    if (folder / METRICS).exists():
+        for line in (folder / METRICS).read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+    return lines
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from coded_jax.report.formatting import (
 from coded_jax.report.table import Columns, Table, make
 from coded_jax.runs.load import load
 from coded_jax.runs.reading import base_accuracy, code_title, evaluated_part
-from coded_jax.runs.workdir import METRICS, make_folder, write_atomically
+from coded_jax.runs.workdir import METRICS, make_folder, read_metrics, write_atomically
 from coded_jax.types import Split
 from tables import stored
 from tables.searches import first_cell
@@ -91,7 +91,7 @@ def report_run(path: Path, folder: Path, data_dir: str | None) -> dict[str, Any]
     page.draw("accuracy", "accuracy by pattern", run_figures.accuracy, results)
     if (path / METRICS).exists():
         page.add("## Training")
-        metrics = run_figures.read_metrics(path)
+        metrics = read_metrics(path)
         page.draw("training", "training curves", run_figures.training, metrics)
     if results["confidence"]:
         page.add("## Confidence", confidence(results))

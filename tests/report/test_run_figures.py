@@ -5,6 +5,7 @@ import json
 import pytest
 
 from coded_jax.report import run_figures, run_tables
+from coded_jax.runs import workdir
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +31,5 @@ def test_figures_show_the_numbers_of_the_results(results, finished):
     for end, costs in zip(ends, results["costs"].values(), strict=True):
         total = sum(costs[part] for part in run_tables.PARTS) / costs["whole"]
         assert end == f"{total:.2f}"
-    losses, _ = run_figures.training(run_figures.read_metrics(finished)).axes
+    losses, _ = run_figures.training(workdir.read_metrics(finished)).axes
     assert [line.get_label() for line in losses.lines] == ["base", "code", "no_parity"]
-
-
-def test_lines_of_metrics_that_were_cut_short_are_left_out(tmp_path):
-    whole = {"phase": "base", "step": 1, "loss": 0.5}
-    text = json.dumps(whole) + '\n{"phase": "base", "st'
-    (tmp_path / "metrics.jsonl").write_text(text)
-    assert run_figures.read_metrics(tmp_path) == {"base": [whole]}

@@ -33,7 +33,12 @@ SQUARES = dataclasses.replace(MLP, k=4, r=2, grid=(2, 2), decoder_width=4)
 CONV = dataclasses.replace(
     SQUARES, encoder="conv", decoder="conv", encoder_width=3, dilations=(1, 2)
 )
-CASES = [(MLP, GREY, "systematic"), (CONV, COLOUR, "paper")]
+CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
+CASES = [
+    (MLP, GREY, "systematic"),
+    (CONV, COLOUR, "paper"),
+    (Config(k=2, r=1, recipe="systematic", **CHEAP), GREY, "systematic"),
+]
 run_infer = jax.jit(infer, static_argnums=0)
 
 

@@ -1,14 +1,12 @@
 """Measurements that a run keeps are read as they were, or not at all."""
 
 import math
-from types import SimpleNamespace
 
 import jax
 import pytest
 
 from coded_jax.evaluation.pattern_accuracy import PatternAccuracy
 from coded_jax.runs import evaluate, provenance
-from coded_jax.runs.config import Config
 from coded_jax.runs.evaluate import Measured
 
 MEASURED = Measured(
@@ -38,18 +36,13 @@ def test_what_is_kept_is_read_as_it_was(tmp_path):
         evaluate.write_measured(file, "abc", MEASURED)
 
 
-def circumstances():
-    experiment = SimpleNamespace(config=Config(), fingerprints={})
-    return evaluate.describe_circumstances(experiment)
-
-
 def test_another_precision_or_version_is_another_circumstance(monkeypatch):
     monkeypatch.setattr(provenance, "code_version", lambda: "0.1 abc")
-    before = circumstances()
-    assert circumstances() == before
+    before = evaluate.describe_circumstances()
+    assert evaluate.describe_circumstances() == before
     with jax.default_matmul_precision("bfloat16"):
-        assert circumstances() != before
+        assert evaluate.describe_circumstances() != before
     monkeypatch.setattr(provenance, "code_version", lambda: "0.2 abc")
-    assert circumstances() not in (before, None)
+    assert evaluate.describe_circumstances() not in (before, None)
     monkeypatch.setattr(provenance, "code_version", lambda: None)  # uncommitted changes
-    assert circumstances() is None
+    assert evaluate.describe_circumstances() is None

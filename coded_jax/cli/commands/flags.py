@@ -10,8 +10,6 @@ name of your own, change it, and use it: `python -m coded_jax run --flagfile=my.
 from __future__ import annotations
 
 import itertools
-import shutil
-import textwrap
 
 from coded_jax.cli.command_line import command, find, flagfiles
 
@@ -29,16 +27,10 @@ def main(argv: list[str]) -> None:
         return
     files = flagfiles()
     width = max(map(len, files))
-    columns, _ = shutil.get_terminal_size(fallback=(1000, 0))  # whole lines in a pipe
-    wrapper = textwrap.TextWrapper(
-        max(columns, width + 40),
-        subsequent_indent=" " * (width + 2),
-        break_on_hyphens=False,
-    )
     for name, file in files.items():
         lines = file.read_text().splitlines()
         comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
         about = " ".join(line.removeprefix("#").strip() for line in comment)
         first = about.partition(". ")[0].rstrip(".")
-        print(wrapper.fill(f"{name:{width}}  {first}"))
+        print(f"{name:{width}}  {first}")
     print(USE)

@@ -58,7 +58,6 @@ MOST_DEVICE = flags.DEFINE_float(
     "operations of the busiest device at most, over the network's, with --model",
 )
 PICTURE = flags.DEFINE_string("picture", "plan.png", "file of the picture; '' for none")
-KERAS = "keras:"
 PARTS = (
     "blocks are parts of the network here: the convolutions of a round, and what the "
     "client computes between them"
@@ -107,8 +106,8 @@ def _plan_model(console: Console, config: Config, example: Example) -> SplitPlan
         require(flag, value, value == getattr(defaults, flag), "none with --model")
     shape, rates = example.image.shape, Rates(**setting_flags.read(Rates))
     name = str(MODEL.value)
-    if name.startswith(KERAS):
-        model, variables = keras_application(name.removeprefix(KERAS), shape)
+    if name.startswith("keras:"):
+        model, variables = keras_application(name.removeprefix("keras:"), shape)
     else:
         model, variables = call_named("model", name, "a function", "its variables")
     begun = time.perf_counter()

@@ -33,7 +33,7 @@ from coded_jax.report import sweep_tables
 from coded_jax.report.formatting import measure_text
 from coded_jax.runs import sweeps, workdir
 from coded_jax.runs.config import Config
-from coded_jax.runs.progress import LiveTable, duration_text
+from coded_jax.runs.progress import LiveTable
 from coded_jax.runs.sweeps import Cell, CellResult, Sweep
 from coded_jax.runs.workdir import absolute
 from coded_jax.settings import settings
@@ -171,7 +171,6 @@ def main(argv: list[str]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     cells = cells_from_flags()
     sweep = _sweep_from_flags(cells)
-    sweeps.require_same_flags(sweep)
     # In the order of the cells, whatever ends first.
     ended = {cell.name: sweeps.finished(cell, sweep) for cell in cells}
     waiting = [cell for cell in cells if ended[cell.name] is None]
@@ -187,11 +186,6 @@ def main(argv: list[str]) -> None:
     finished = len(cells) - len(waiting)
     if finished:
         console.print(f"{finished} of {len(cells)} cells are finished already")
-    if others := sweeps.others(sweep):
-        console.print(
-            f"{len(others)} more cells of this folder are not of this grid, and so not "
-            f"in its table: {', '.join(others)}"
-        )
     if waiting and not console.is_terminal:
         console.print("each cell has a line when it is done")
     write = lambda: sweeps.write(sweep, [*filter(None, ended.values())])
@@ -201,10 +195,7 @@ def main(argv: list[str]) -> None:
         for done, result in enumerate(results, finished + 1):
             ended[result.cell.name] = result
             progress.advance(row.id)
-            text = f"{done}/{len(cells)} {_result_text(result)}"
-            if progress.disable and (left := row.time_remaining):
-                text += f", about {duration_text(left)} left"
-            console.print(text)
+            console.print(f"{done}/{len(cells)} {_result_text(result)}")
             write()
     write()  # also where all cells were finished
     failed = [x.cell.name for x in ended.values() if x and x.results is None]
