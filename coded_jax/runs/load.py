@@ -98,8 +98,8 @@ def load(
         mark = provenance.of_codes(pipeline, frozen)
         _require_same(results, {"code": mark}, folder)
     params = best_params(folder, results, CODE, regime_of(config, CODE), pipeline.init)
-    frozen, params = placement.put_replicated(pipeline.mesh, (frozen, params))
-    return CodedModel(pipeline, frozen, params, results)
+    placed, params = placement.put_replicated(pipeline.mesh, (frozen, params))
+    return CodedModel(pipeline, placed, params, results)
 
 
 # A run that is loaded again meets the programs that were compiled for it before.
