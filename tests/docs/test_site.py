@@ -49,9 +49,9 @@ def test_the_reference_has_what_docstrings_say(site):
         assert f'id="coded_jax.{name}"' in face
     assert "the features of one piece" in face and "Alias for field" not in face
     networks = (
-        site / "reference/generated/coded_jax.codes.networks.mlp.html"
+        site / "reference/generated/coded_jax.codes.networks.conv.html"
     ).read_text()
-    assert "MLPEncoder" in networks and "parent" not in networks
+    assert "DilatedStack" in networks and "parent" not in networks
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from tests.runs.test_experiment import SMALL, small_run
 
 
 def assert_exported(model, images, lost):
-    exported = jax.export.deserialize(bytearray(export.serialize(model, ["cpu"])))
+    exported = jax.export.deserialize(bytearray(export.serialize(model)))
     logits = exported.call(images, erasures.available(lost, model.pipeline.n))
     np.testing.assert_allclose(logits, model.logits(images, lost), atol=1e-4)
 
