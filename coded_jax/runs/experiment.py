@@ -48,7 +48,7 @@ from coded_jax.settings import to_flags
 from coded_jax.staging.planning import plan_stages
 from coded_jax.training import exact_targets, tasks
 from coded_jax.training.config import TrainConfig, require_patterns
-from coded_jax.training.loop import Fitted
+from coded_jax.training.loop import Fitted, fit
 from coded_jax.types import Block, Dataset, PyTree, Split
 
 CHEAP = {"parity_pieces": "smaller", "encoder": "linear", "decoder": "sharpen"}
@@ -126,13 +126,25 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
     )
     arrays = tasks.device_arrays(pipeline.mesh, dataset.train)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    fit = lambda watch: watch.fit(
-        BASE, key, task, {}, arrays, regime=regime, mesh=pipeline.mesh
-    )
+
+    def fit_in(place: Path | None) -> Fitted:
+        with watch._replace(folder=place).log(BASE, regime, examples) as observer:
+            return fit(
+                task,
+                {},
+                arrays,
+                key,
+                regime,
+                mesh=pipeline.mesh,
+                directory=place and checkpoint_folder(place, BASE),
+                observer=observer,
+                stop=watch.stop,
+            )
+
     folder, base_folder = experiment.folder, experiment.base_folder
     if folder and base_folder and base_folder != folder:
         if not kept_base.is_kept(base_folder):
-            fit(watch._replace(folder=base_folder))
+            fit_in(base_folder)
             if processes.is_lead():
                 copy_checkpoints(base_folder, folder, BASE)
             processes.any_process(False)  # the others wait for the copy
@@ -143,7 +155,7 @@ def train_base(experiment: Experiment, watch: Watch) -> Fitted:
         watch.table.update(watch.table.begin(BASE, steps).id, completed=steps)
         variables = placement.put_replicated(pipeline.mesh, kept.variables)
         return Fitted(variables, kept.score, steps, kept.seconds)
-    return fit(watch)
+    return fit_in(folder)
 
 
 def protect(

@@ -20,9 +20,10 @@ from coded_jax.runs import kept_base, provenance, workdir
 from coded_jax.runs.build import build_pipeline, own_base
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import OWN, Config
-from coded_jax.runs.phases import BASE, CODE, Regime, regime_of
+from coded_jax.runs.phases import BASE, CODE, regime_of
 from coded_jax.runs.workdir import absolute
 from coded_jax.training import checkpoints
+from coded_jax.training.optimizers import Regime
 from coded_jax.training.steps import initial_state
 from coded_jax.types import Block, PyTree
 

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.sharding import Mesh
 from rich.console import Console
 
 from coded_jax.devices import processes
@@ -25,16 +23,8 @@ from coded_jax.runs.progress import LiveTable, PhaseLog
 from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
 from coded_jax.training import checkpoints, exact_targets, tasks
 from coded_jax.training.config import TrainConfig
-from coded_jax.training.loop import (
-    FitConfig,
-    Fitted,
-    Observer,
-    Task,
-    fit,
-    seed_of,
-    total_steps,
-)
-from coded_jax.training.optimizers import OPTIMIZERS, SCHEDULES, Rate
+from coded_jax.training.loop import Fitted, Observer, Task, fit, seed_of
+from coded_jax.training.optimizers import Regime
 from coded_jax.training.signals import stop_requests
 from coded_jax.training.steps import MAPS_SEEDS, initial_state, steps_per_call
 from coded_jax.types import Dataset, PyTree
@@ -45,41 +35,6 @@ BASE, CODE = "base", "code"
 KEY_NUMBERS = {CODE: 1, "no_parity": 2}
 """Numbers that the keys of these codes' draws are made with; those of other codes are
 made with a checksum of their names, and so do not depend on which others there are."""
-
-
-class Regime(NamedTuple):
-    """The optimisation of one phase.
-
-    Attributes:
-      epochs: may be a fraction.
-      batch_size: examples per step.
-      learning_rate: the highest one.
-      schedule: how it changes, one of `optimizers.SCHEDULES`.
-      weight_decay: L2 factor.
-      products: what is multiplied, one of `training.config.PRODUCTS`.
-      optimizer_name: one of `optimizers.OPTIMIZERS`.
-    """
-
-    epochs: float
-    batch_size: int
-    learning_rate: float
-    schedule: str
-    weight_decay: float
-    products: str
-    optimizer_name: str = "adam"
-
-    def steps(self, examples: int) -> int:
-        """Returns the number of steps of the phase with so many training examples."""
-        return total_steps(examples, self.batch_size, self.epochs)
-
-    def rate(self, examples: int) -> Rate:
-        """Returns the learning rate, constant or of every step."""
-        return SCHEDULES[self.schedule](self.learning_rate, self.steps(examples))
-
-    def optimizer(self, examples: int) -> optax.GradientTransformation:
-        """Returns the optimizer for so many training examples."""
-        make = OPTIMIZERS[self.optimizer_name]
-        return make(self.rate(examples), self.weight_decay)
 
 
 def regime_of(config: Config, phase: str) -> Regime:
@@ -127,48 +82,26 @@ class Watch(NamedTuple):
     table: LiveTable
     stop: Callable[[], bool]
 
-    def fit(
-        self,
-        phase: str,
-        keys: jax.Array,
-        task: Task,
-        frozen: PyTree,
-        arrays: dict[str, Any],
-        *,
-        regime: Regime,
-        mesh: Mesh | None,
-    ) -> Fitted:
-        """Trains one phase, from its last checkpoint on; the lead process logs it.
+    def log(
+        self, phase: str, regime: Regime, examples: int
+    ) -> AbstractContextManager[Observer]:
+        """Returns the observer of one phase, by which the lead process logs it.
 
         Args:
           phase: its name, see `workdir.phase_of`.
-          keys: one, or one for each of several seeds.
-          task, frozen, arrays: see `training.loop.fit`.
           regime: of the phase.
-          mesh: of the pipeline.
+          examples: of the training part.
         """
-        examples = len(arrays["labels"])
-        extent = FitConfig(
-            regime.epochs,
-            regime.batch_size,
-            directory=self.folder and checkpoint_folder(self.folder, phase),
-            mesh=mesh,
-            products=regime.products,
+        if not processes.is_lead():
+            return contextlib.nullcontext(Observer())
+        return PhaseLog(
+            self.folder,
+            phase,
+            self.table,
+            steps=regime.steps(examples),
+            batch_size=regime.batch_size,
+            rate=regime.rate(examples),
         )
-        log: AbstractContextManager[Observer] = contextlib.nullcontext(Observer())
-        if processes.is_lead():
-            log = PhaseLog(
-                self.folder,
-                phase,
-                self.table,
-                steps=regime.steps(examples),
-                batch_size=regime.batch_size,
-                rate=regime.rate(examples),
-            )
-        with log as observer:
-            return fit(
-                task, frozen, arrays, keys, extent, observer=observer, stop=self.stop
-            )
 
 
 @contextlib.contextmanager
@@ -227,7 +160,8 @@ def train_code(
     if not jax.tree.leaves(jax.eval_shape(pipeline.init, key)):
         return [Fitted(pipeline.init(key), None, 0, 0.0)]
     regime = code_regime(config, pipeline.coding.recipe)
-    optimizer = regime.optimizer(len(inputs.train.labels))
+    examples = len(inputs.train.labels)
+    optimizer = regime.optimizer(examples)
     if all(stage.code.traits.constants for stage in pipeline.stages):
         params = exact_targets.constants(pipeline, frozen, arrays["images"])
         if watch.folder:
@@ -241,15 +175,18 @@ def train_code(
     others = [jax.random.fold_in(first, seed) for seed in range(1, config.seeds)]
     fitted = {}
     for phase, own in trainings(task, jnp.stack([first, *others]), watch.folder, name):
-        fitted[phase] = watch.fit(
-            phase,
-            own,
-            task,
-            frozen,
-            arrays,
-            regime=regime,
-            mesh=pipeline.mesh,
-        )
+        with watch.log(phase, regime, examples) as observer:
+            fitted[phase] = fit(
+                task,
+                frozen,
+                arrays,
+                own,
+                regime,
+                mesh=pipeline.mesh,
+                directory=watch.folder and checkpoint_folder(watch.folder, phase),
+                observer=observer,
+                stop=watch.stop,
+            )
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 
 

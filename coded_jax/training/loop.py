@@ -6,7 +6,6 @@ that a checkpoint holds is all that a resumed run needs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -22,6 +21,7 @@ from jax.sharding import Mesh
 
 from coded_jax.devices import placement, processes, startup
 from coded_jax.training import checkpoints
+from coded_jax.training.optimizers import Regime
 from coded_jax.training.steps import (
     Best,
     TrainState,
@@ -67,32 +67,6 @@ class Task(NamedTuple):
     begin: Callable[[PyTree], PyTree] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class FitConfig:
-    """Extent and place of a training.
-
-    Attributes:
-      epochs: number of epochs; of a fraction the last epoch is cut short.
-      batch_size: B, at most N.
-      directory: of the checkpoints, on a file system that all processes share; if None,
-        nothing is saved and nothing resumed.
-      mesh: devices that keep the state, each the whole of it.
-      products: what is multiplied, one of `config.PRODUCTS`.
-    """
-
-    epochs: float
-    batch_size: int
-    directory: str | os.PathLike[str] | None = None
-    mesh: Mesh | None = None
-    products: str = "default"
-
-    def precision(self) -> contextlib.AbstractContextManager:
-        """Returns the context of training steps, for their products."""
-        if self.products == "default":
-            return contextlib.nullcontext()  # what is set outside stays so
-        return jax.default_matmul_precision(self.products)
-
-
 class Fitted(NamedTuple):
     """The outcome of `fit`: best parameters, their score, and what it took."""
 
@@ -120,17 +94,15 @@ class Interrupted(Exception):
     """A training was asked to stop, and did."""
 
 
-def total_steps(examples: int, batch_size: int, epochs: float) -> int:
-    """Returns the steps of `epochs` epochs, each without its last incomplete batch."""
-    return max(1, round(epochs * (examples // batch_size)))
-
-
 def fit(
     task: Task,
     frozen: PyTree,
     arrays: PyTree,
     key: jax.Array,
-    config: FitConfig,
+    regime: Regime,
+    *,
+    mesh: Mesh | None = None,
+    directory: str | os.PathLike[str] | None = None,
     observer: Observer | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Fitted:
@@ -143,7 +115,10 @@ def fit(
       key: fixes initialisation, data order and every random draw. Keys `[S]` train S
         seeds at once, each as its key alone would, but for products of bfloat16, which
         several kernels at once do not have on CPUs; see `seeds`.
-      config: epochs, batch size, and where checkpoints and state are kept.
+      regime: epochs, batch size and products; the optimizer is the task's.
+      mesh: devices that keep the state, each the whole of it.
+      directory: of the checkpoints, on a file system that all processes share; if None,
+        nothing is saved and nothing resumed.
       observer: of metrics and epochs.
       stop: asked after every step whether to save and stop; see `signals`.
 
@@ -154,12 +129,11 @@ def fit(
     """
     observer = observer or Observer()
     examples = len(jax.tree.leaves(arrays)[0])
-    epoch_steps = examples // config.batch_size
-    steps = total_steps(examples, config.batch_size, config.epochs)
-    init_key, order_key, step_key = placement.put_replicated(config.mesh, _keys(key))
+    epoch_steps, steps = examples // regime.batch_size, regime.steps(examples)
+    init_key, order_key, step_key = placement.put_replicated(mesh, _keys(key))
     most = min(steps_per_call(), epoch_steps)
 
-    run = _start(task, init_key, config)
+    run = _start(task, init_key, mesh, directory)
     observer.start(run.step)
     run.go_on()
     logged, metrics = run.step, None
@@ -171,7 +145,7 @@ def fit(
             # Only two programs are compiled: `most` steps, and one.
             count = most if run.step + most <= epoch_end else 1
             before, earlier = run.step, metrics
-            with config.precision():
+            with regime.precision():
                 run.state, metrics = train_steps(
                     run.state,
                     frozen,
@@ -180,7 +154,7 @@ def fit(
                     step_key,
                     loss=task.loss,
                     optimizer=task.optimizer,
-                    batch_size=config.batch_size,
+                    batch_size=regime.batch_size,
                     count=count,
                 )
             if earlier is None:  # the program has been compiled now
@@ -205,7 +179,7 @@ def fit(
                 if due or stopping or run.step == steps:
                     run.save()
                 if stopping:
-                    saved = "not" if config.directory is None else "which is"
+                    saved = "not" if directory is None else "which is"
                     raise Interrupted(
                         f"stopped at step {run.step} of {steps}, {saved} saved"
                     )
@@ -273,22 +247,27 @@ class _Run:
             )
 
 
-def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
+def _start(
+    task: Task,
+    init_key: jax.Array,
+    mesh: Mesh | None,
+    directory: str | os.PathLike[str] | None,
+) -> _Run:
     """Returns the run of the newest checkpoint, or a fresh one."""
     init = functools.partial(initial_state, task.init, task.optimizer)
     fresh = _for_seeds(init, init_key)
     restored = None
-    if config.directory is not None:
+    if directory is not None:
         like = jax.eval_shape(fresh, init_key)
-        restored = checkpoints.restore(config.directory, like)
+        restored = checkpoints.restore(directory, like)
     step, seconds = (restored.step, restored.seconds) if restored else (0, 0.0)
     processes.require_same(
         "workdir", step, "one on a file system that all processes share accepted"
     )
     if restored:
-        state, best = placement.put_replicated(config.mesh, restored.state)
+        state, best = placement.put_replicated(mesh, restored.state)
     else:
-        begin = jax.jit(lambda key: placement.replicated(config.mesh, fresh(key)))
+        begin = jax.jit(lambda key: placement.replicated(mesh, fresh(key)))
         state, best = begin(init_key)
         if task.begin is not None:
             each = [task.begin(params) for params in _of_seeds(state.params, best)]
@@ -297,7 +276,7 @@ def _start(task: Task, init_key: jax.Array, config: FitConfig) -> _Run:
             # Copied: the state's own buffers are donated to the first step.
             best = best._replace(params=jax.tree.map(jnp.copy, params))
             state = state._replace(params=params)
-    return _Run(state, best, step, seconds, config.directory, saved_step=step)
+    return _Run(state, best, step, seconds, directory, saved_step=step)
 
 
 def _for_seeds(f: Callable[[jax.Array], Any], key: jax.Array) -> Callable:

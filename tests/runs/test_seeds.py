@@ -9,6 +9,7 @@ import pytest
 
 from coded_jax.runs import phases, workdir
 from coded_jax.training import checkpoints, loop
+from coded_jax.training.optimizers import Regime
 from tests.training.test_loop import BATCH, arrays, regression
 
 KEYS = jax.random.split(jax.random.key(7), 4)
@@ -22,7 +23,8 @@ def fit(folder, trained, task, phase, key):
         jnp.asarray(1.0),
         arrays(),
         key,
-        loop.FitConfig(3.4, BATCH, directory),
+        Regime(3.4, BATCH),
+        directory=directory,
     )
 
 

@@ -70,8 +70,9 @@ def fit(directory, task=None, observer=None, epochs=6.4, **options):
         jnp.asarray(1.0),
         arrays(),
         jax.random.key(3),
-        loop.FitConfig(epochs, BATCH, directory),
-        observer,
+        optimizers.Regime(epochs, BATCH),
+        directory=directory,
+        observer=observer,
         **options,
     )
 

@@ -22,7 +22,6 @@ from coded_jax.runs.build import build_pipeline
 from coded_jax.runs.config import Config
 from coded_jax.training import loop, optimizers, ridge, tasks
 from coded_jax.training.config import TrainConfig
-from coded_jax.training.loop import FitConfig
 from coded_jax.types import Dataset, Split
 from tests.models.published import random_variables
 
@@ -133,7 +132,7 @@ def test_trainings_begin_with_them(seeds):
     pipeline, variables, _ = parts(encoder="linear", decoder="low_rank")
     task = code_task(pipeline, variables, decoder_start="ridge", batch_size=20)
     key = jax.random.split(jax.random.key(5), seeds) if seeds else jax.random.key(5)
-    run = loop._start(task, key, FitConfig(1, 20))
+    run = loop._start(task, key, None, None)
     drawn = jax.vmap(pipeline.init)(key) if seeds else pipeline.init(key)
     of_seeds = [jax.tree.map(lambda x, i=i: x[i], drawn) for i in range(seeds)]
     fit = lambda params: ridge.with_ridge(pipeline, variables, params, IMAGES, 0)
