@@ -171,23 +171,19 @@ def time_jobs(
             if calls[name] > 1:
                 jobs[name].job(1)  # wakes its threads
             of_calls[name].append(seconds_of(name, calls[name]) / calls[name])
-    return {
-        name: row_of(job, of_calls[name], calls[name]) for name, job in jobs.items()
-    }
-
-
-def row_of(prepared: Prepared, seconds: Sequence[float], calls: int) -> Row:
-    """Returns the times of a job, of its rounds, each so many seconds for a call."""
-    milliseconds = [1e3 * value / prepared.steps for value in seconds]
-    first, median, third = statistics.quantiles(milliseconds, method="inclusive")
-    return {
-        "ms": median,
-        "quartiles_ms": [first, third],
-        "fastest_ms": min(milliseconds),
-        "rounds": len(seconds),
-        "calls": calls * prepared.steps,
-        "compile_s": prepared.compile_seconds,
-    }
+    rows = {}
+    for name, job in jobs.items():
+        milliseconds = [1e3 * value / job.steps for value in of_calls[name]]
+        first, median, third = statistics.quantiles(milliseconds, method="inclusive")
+        rows[name] = {
+            "ms": median,
+            "quartiles_ms": [first, third],
+            "fastest_ms": min(milliseconds),
+            "rounds": len(milliseconds),
+            "calls": calls[name] * job.steps,
+            "compile_s": job.compile_seconds,
+        }
+    return rows
 
 
 def most_others(rows: Sequence[Row]) -> float:

@@ -84,32 +84,27 @@ def targets(rows: list[Row]) -> list[Row]:
     return found
 
 
-def milliseconds_text(group: dict[str, Row], framework: str, quartiles: bool) -> str:
-    """Returns the time of a framework, perhaps with the quartiles in brackets."""
-    row = group.get(framework)
-    if row is None:
-        return NOTHING
-    if row["ms"] is None:
-        return "failed"
-    ends = " ({:.2f}, {:.2f})".format(*row["quartiles_ms"])
-    return f"{row['ms']:.2f}{ends * quartiles}"
-
-
-def times_text(group: dict[str, Row], over: str) -> str:
-    """Returns a ratio to PyTorch."""
-    value = ratio(group, over)
-    return NOTHING if value is None else f"{value:.2f}"
-
-
-def target_text(group: dict[str, Row]) -> str:
-    """Returns the promised ratio, and whether it is met where it was measured."""
-    wanted, reached = goal(group[OURS]), ratio(group, EAGER)
-    met = "" if reached is None else " met" if reached >= wanted else " missed"
-    return f"{wanted}{met}"
-
-
 def speed_table(rows: list[Row], quartiles: bool) -> Table:
-    """Returns a table with a row for each job."""
+    """Returns a table with a row for each job, perhaps with quartiles in brackets."""
+
+    def milliseconds(group: dict[str, Row], framework: str) -> str:
+        row = group.get(framework)
+        if row is None:
+            return NOTHING
+        if row["ms"] is None:
+            return "failed"
+        ends = " ({:.2f}, {:.2f})".format(*row["quartiles_ms"])
+        return f"{row['ms']:.2f}{ends * quartiles}"
+
+    def times(group: dict[str, Row], over: str) -> str:
+        value = ratio(group, over)
+        return NOTHING if value is None else f"{value:.2f}"
+
+    def target(group: dict[str, Row]) -> str:
+        wanted, reached = goal(group[OURS]), ratio(group, EAGER)
+        met = "" if reached is None else " met" if reached >= wanted else " missed"
+        return f"{wanted}{met}"
+
     frameworks = {"coded_jax": OURS, "eager": EAGER, "compile": COMPILE}
     columns: Columns = {
         **{
@@ -117,12 +112,12 @@ def speed_table(rows: list[Row], quartiles: bool) -> Table:
             for name in ("subject", "job", "batch")
         },
         **{
-            f"{name}, ms": lambda group, x=x: milliseconds_text(group, x, quartiles)
+            f"{name}, ms": functools.partial(milliseconds, framework=x)
             for name, x in frameworks.items()
         },
-        "times eager": lambda group: times_text(group, EAGER),
-        "times compile": lambda group: times_text(group, COMPILE),
-        "target": target_text,
+        "times eager": functools.partial(times, over=EAGER),
+        "times compile": functools.partial(times, over=COMPILE),
+        "target": target,
     }
     return make(columns, grouped(rows))
 

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks import tables as benchmark_tables
@@ -51,33 +51,23 @@ def quickstart_section() -> Section:
     return Section("```text\n{}\n```".format(text.strip("\n")))
 
 
-def speed_section(make: Callable[[Sequence[Content]], str]) -> Section:
-    """Returns the speed beside PyTorch's, on all machines that were measured."""
-    return Section(make([*stored.read("speed").values()]))
-
-
-SETTING_COLUMNS: table.Columns = {
-    "Setting": lambda declared: f"`{declared.name}`",
-    "Default": lambda declared: default_text(declared.shown_default),
-    "Accepted": lambda declared: declared.accepted_text.rstrip(",").replace("'", "`"),
-    "Meaning": lambda declared: declared.help,
-}
-
-
-def default_text(default: str | None) -> str:
-    """Returns a default as code, or `none` or `empty`."""
-    return "none" if default is None else f"`{default}`" if default else "empty"
-
-
 def settings_section(record: type) -> Section:
     """Returns the settings that a record declares."""
-    return stored.section(table.make(SETTING_COLUMNS, settings.settings(record)))
+    default = lambda text: "none" if text is None else f"`{text}`" if text else "empty"
+    columns: table.Columns = {
+        "Setting": lambda own: f"`{own.name}`",
+        "Default": lambda own: default(own.shown_default),
+        "Accepted": lambda own: own.accepted_text.rstrip(",").replace("'", "`"),
+        "Meaning": lambda own: own.help,
+    }
+    return stored.section(table.make(columns, settings.settings(record)))
 
 
+speeds = lambda: [*stored.read("speed").values()]
 SECTIONS: dict[str, Callable[[], Section]] = {
     "quickstart": quickstart_section,
-    "benchmark": lambda: speed_section(benchmark_tables.summary),
-    "speed": lambda: speed_section(benchmark_tables.section),
+    "benchmark": lambda: Section(benchmark_tables.summary(speeds())),
+    "speed": lambda: Section(benchmark_tables.section(speeds())),
     **{
         f"settings_{name}": lambda record=record: settings_section(record)
         for name, record in SETTINGS.items()

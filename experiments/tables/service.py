@@ -105,12 +105,6 @@ def fault_verdict(row: Content) -> str:
     return f"**missed** ({', '.join(missed)})" if missed else "met"
 
 
-def faults_table(contents: list[Content]) -> Table:
-    """Returns the stored tables of faults as one, with targets."""
-    rows = [row for content in contents for row in content["rows"]]
-    return table.make({**FAULTS, "target": fault_verdict}, rows)
-
-
 def soak_lines(content: Content) -> list[str]:
     """Returns the events and the outcome of a soak, of `soak.json`, a line each."""
     requests, start, end = content["requests"], content["start"], content["end"]
@@ -228,21 +222,17 @@ LOCATOR: Columns = {
 }
 
 
-def calibrated_text(content: Content) -> str:
-    """Returns the calibration of a check as an item of a list."""
-    return (
-        f"- {code_of(content)}, k={content['run']['config']['k']}: calibrated on "
-        f"{content['check']['images']:,} validation images (after "
-        f"{content['check']['training_images']:,} training images) in "
-        f"{content['timing']['seconds']['calibrate']:.0f} s, tried on "
-        f"{content['images']:,} test images, seed {content['seed']}: "
-        f"`{content['command']}`"
-    )
-
-
 def checks_section() -> Section:
     """Returns rows for each kind of wrong result, false alarms, targets and times."""
     contents = [*stored.read("checks").values()]
+    calibrations = [
+        f"- {code_of(x)}, k={x['run']['config']['k']}: calibrated on "
+        f"{x['check']['images']:,} validation images (after "
+        f"{x['check']['training_images']:,} training images) in "
+        f"{x['timing']['seconds']['calibrate']:.0f} s, tried on {x['images']:,} test "
+        f"images, seed {x['seed']}: `{x['command']}`"
+        for x in contents
+    ]
     return section(
         table.make(CHECKS, rows_of(contents, "faults")),
         "Percent of all test images, with each of the n results wrong in turn. "
@@ -254,7 +244,7 @@ def checks_section() -> Section:
         table.make(TIMES, rows_of(contents, "milliseconds")),
         "Milliseconds, medians of 200 calls: the check of a request, what an alarm "
         "adds, the decoder of one lost data result, and where nothing is lost.",
-        "\n".join(map(calibrated_text, contents)),
+        "\n".join(calibrations),
         contents=contents,
     )
 
@@ -268,7 +258,13 @@ def locator_section() -> Section:
 
 SECTIONS = {
     "load": lambda: measured("load", lambda x: table.make(LOAD, x[0]["points"])),
-    "faults": lambda: measured("faults", faults_table),
+    "faults": lambda: measured(
+        "faults",
+        lambda contents: table.make(
+            {**FAULTS, "target": fault_verdict},
+            [row for content in contents for row in content["rows"]],
+        ),
+    ),
     "soak": lambda: measured(
         "soak", lambda x: "\n".join(["```text", *soak_lines(x[0]), "```"])
     ),
