@@ -131,7 +131,8 @@ def trials_text(values: Sequence[float], scale: float = 100, digits: int = 2) ->
     """Returns mean and standard deviation over trials; `-` for no value."""
     if not values:
         return "-"
-    return with_deviation(*mean_std([scale * x for x in values]), digits)
+    mean, deviation = mean_std(values)
+    return with_deviation(scale * mean, scale * deviation, digits)
 
 
 def mean_and_worst(

@@ -12,13 +12,13 @@ import numpy as np
 from coded_jax.codes import LEARNED, NO_PARITY
 from coded_jax.report import table
 from coded_jax.report.formatting import (
-    mean_std,
     pattern_text,
     percent,
     size_text,
     stages_text,
     with_deviation,
 )
+from coded_jax.report.sweep_tables import trials_text
 from coded_jax.runs.reading import code_name, patterns_of
 from tables import points, stored, targets
 from tables.points import Point
@@ -131,23 +131,15 @@ def short_name(point: Point) -> str:
     return SHOWN.get(point.code, point.code)
 
 
-def seeds_text(values: Sequence[float], digits: int = 2) -> str:
-    """Returns mean and standard deviation over seeds, in percent; `-` for no value."""
-    if not values:
-        return NONE
-    mean, deviation = mean_std(values)
-    return with_deviation(100 * mean, 100 * deviation, digits)
-
-
 def accuracy_text(point: Point, lost: int, measure: str = "accuracy") -> str:
     """Returns the accuracy of a code with so many lost results over its seeds."""
     seeds = getattr(point, measure)
-    return seeds_text([seed[lost] for seed in seeds if lost < len(seed)])
+    return trials_text([seed[lost] for seed in seeds if lost < len(seed)])
 
 
 def overall_text(point: Point, failure: float) -> str:
     """Returns the expected accuracy of a code over its seeds."""
-    return seeds_text(points.overall(point, failure), 3)
+    return trials_text(points.overall(point, failure), digits=3)
 
 
 def against_no_parity(of: Lost) -> str:
@@ -226,18 +218,6 @@ def columns(codes: Sequence[Point], failures: Sequence[float]) -> table.Columns:
     return made | {f"beaten at {middle:g} by": beaten_by}
 
 
-def short_columns(codes: Sequence[Point]) -> table.Columns:
-    """Returns the columns of the pages."""
-    return {
-        "code": short_name,
-        **{header: CODE[header] for header in ("k, r", "work")},
-        "lost": lambda x: str(most_lost(x, codes)),
-        "mean": lambda x: accuracy_text(x, most_lost(x, codes)),
-        "worst": lambda x: accuracy_text(x, most_lost(x, codes), "worst"),
-        "A(0.05)": partial(overall_text, failure=0.05),
-    }
-
-
 def heading(run: Content) -> str:
     """Returns data, network and base of the runs of a table, and what work means."""
     worker = "network" if run["config"]["split"] == "group" else "F_Conv"
@@ -264,8 +244,16 @@ def section(
     codes = table.make({**first, **columns(rows, FAILURES), **last}, rows)
     confidences = table.make({**first, **CONFIDENCE, **last}, losses)
     of_losses = "learned code and number of losses"
+    short: table.Columns = {
+        "code": short_name,
+        **{header: CODE[header] for header in ("k, r", "work")},
+        "lost": lambda x: str(most_lost(x, present)),
+        "mean": lambda x: accuracy_text(x, most_lost(x, present)),
+        "worst": lambda x: accuracy_text(x, most_lost(x, present), "worst"),
+        "A(0.05)": partial(overall_text, failure=0.05),
+    }
     return stored.section(
-        table.make(short_columns(present), filter(chooses, present)),
+        table.make(short, filter(chooses, present)),
         f"{heading(present[0].run)}.",
         files={
             f"{name}.csv": (codes, "code"),
