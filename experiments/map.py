@@ -31,6 +31,7 @@ from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import command, origin, run
 from coded_jax.latency import comparison
 from coded_jax.latency.machines import AXES, Conditions
+from coded_jax.latency.simulation import QUANTILES
 from coded_jax.latency.stragglers import Trace
 from coded_jax.latency.strategies import strategies
 from coded_jax.report.table import make, to_terminal
@@ -147,8 +148,9 @@ def main(argv: list[str]) -> None:
             bars.advance(bar)
     content = {**asked, "points": study.parts, **origin()}
     workdir.write_atomically(folder / "map.json", json.dumps(content))
-    rows = to_terminal(make(tables.MAP, tables.rows_of(folder.name, content)))
-    console.print(tables.title(content), rows, sep="\n")
+    rows = [tables.Row(folder.name, content, x) for x in QUANTILES]
+    shown = to_terminal(make(tables.MAP, rows))
+    console.print(tables.title(content), shown, sep="\n")
     try:
         tables.draw(folder / "map.png", content)
     except ImportError as error:

@@ -140,30 +140,30 @@ def with_prefix(number: float) -> str:
 
 
 class Row(NamedTuple):
-    """A map at one of `QUANTILES`, by which a strategy is first, with what it `won`."""
+    """A map at one of `QUANTILES`, by which a strategy is first."""
 
     name: str
     content: Content
     quantile: str
-    won: dict[str, str]
 
+    @property
+    def bests(self) -> list[Content]:
+        """Who is first at each point."""
+        return [point[self.quantile] for point in self.content["points"].values()]
 
-def won(content: Content, quantile: str) -> dict[str, str]:
-    """Returns the points of each family in % of all, and its median lead, `40 % (12)`;
-    of hedged ones also the delay of the strategy that is first most often."""
-    strategies, texts = content["strategies"], {}
-    bests = [point[quantile] for point in content["points"].values()]
-    for family in (*FAMILIES, NONE):
-        own = [best for best in bests if family_of(content, best) == family]
+    def won(self, family: str) -> str:
+        """Returns the points of a family in % of all, and its median lead, `40 % (12)`;
+        of the hedged one also the delay of the strategy that is first most often."""
+        own = [best for best in self.bests if family_of(self.content, best) == family]
         if not own:
-            continue
-        texts[family] = f"{100 * len(own) / len(bests):.0f} %"
+            return ""
+        text = f"{100 * len(own) / len(self.bests):.0f} %"
         if leads := [100 * x["lead"] for x in own if x.get("lead") is not None]:
-            texts[family] += f" ({statistics.median(leads):.0f})"
+            text += f" ({statistics.median(leads):.0f})"
         if family == HEDGED:
-            first = strategies[statistics.mode(x["winner"] for x in own)]
-            texts[family] += f", {late_text(first['late'])}"
-    return texts
+            most_often = statistics.mode(x["winner"] for x in own)
+            text += f", {late_text(self.content['strategies'][most_often]['late'])}"
+        return text
 
 
 def family_of(content: Content, best: Content) -> str:
@@ -172,35 +172,26 @@ def family_of(content: Content, best: Content) -> str:
     return NONE if winner is None else content["strategies"][winner]["family"]
 
 
-def rows_of(name: str, content: Content) -> list[Row]:
-    """Returns a row of a map for each quantile."""
-    return [Row(name, content, x, won(content, x)) for x in QUANTILES]
-
-
 def learned_text(row: Row) -> str:
     """Returns the time of the best learned code over the winner's, in the median of the
     points where one is accurate enough, and their part."""
     if not any(x["family"] == LEARNED for x in row.content["strategies"]):
         return "none compared"
-    bests = [point[row.quantile] for point in row.content["points"].values()]
     ratios = [
         best["families"][LEARNED][1] / best["seconds"]
-        for best in bests
+        for best in row.bests
         if LEARNED in best["families"]
     ]
     if not ratios:
         return "never accurate enough"
-    share = 100 * len(ratios) / len(bests)
+    share = 100 * len(ratios) / len(row.bests)
     return f"{statistics.median(ratios):.2f} ({share:.0f} %)"
 
 
 MAP: Columns = {
     "map": lambda row: row.name,
     "quantile": lambda row: row.quantile,
-    **{
-        family: lambda row, family=family: row.won.get(family, "")
-        for family in (*FAMILIES, NONE)
-    },
+    **{x: lambda row, x=x: row.won(x) for x in (*FAMILIES, NONE)},
     "learned over first": learned_text,
 }
 
@@ -229,7 +220,7 @@ def given_text(drop: float | None) -> str:
 def map_section() -> Section:
     """Returns a row for each map at p99, and a file of all quantiles."""
     contents = stored.read("map")
-    rows = [row for x in contents.items() for row in rows_of(*x)]
+    rows = [Row(*x, quantile) for x in contents.items() for quantile in QUANTILES]
     conditions: Columns = {"conditions": lambda row: about(row.content)}
     origins = stored.origins(lambda row: row.content)
     every = table.make({**MAP, **conditions, **origins}, rows)

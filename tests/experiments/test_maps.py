@@ -25,7 +25,7 @@ def cells_of(*bests):
     """The cells of a map at p99."""
     points = {str(i): dict.fromkeys(maps.QUANTILES, x) for i, x in enumerate(bests)}
     content = {"strategies": STRATEGIES, "points": points}
-    row = maps.Row("m", content, "p99", maps.won(content, "p99"))
+    row = maps.Row("m", content, "p99")
     return {header: text(row) for header, text in maps.MAP.items()}
 
 
@@ -125,12 +125,11 @@ def content():
 
 
 def test_rows_of_a_map():
-    rows = maps.rows_of("m", content())
-    assert [row.won for row in rows] == [
-        {"uncoded": "100 % (50)"},
-        {"uncoded": "100 % (2000)"},
-        {"none": "100 %"},
-    ]
+    rows = [maps.Row("m", content(), x) for x in maps.QUANTILES]
+    uncoded = [row.won("uncoded") for row in rows]
+    assert uncoded == ["100 % (50)", "100 % (2000)", ""]
+    assert [row.won("none") for row in rows] == ["", "", "100 %"]
+    assert not any(row.won("hedged") for row in rows)
 
 
 def test_the_picture_and_its_words(tmp_path):
