@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 import jax
 from absl import flags
@@ -108,19 +107,6 @@ def machine_from_flags() -> Machine:
     return Machine(compute, client, **usual)
 
 
-def record_of(row: Forecast) -> dict[str, Any]:
-    """Returns a row of `choose.json`."""
-    strategy, (k, r) = row.strategy, row.strategy.sizes
-    names = ("family", "code", "pieces", "n")
-    return {
-        **{name: getattr(strategy, name) for name in names},
-        **{"k": k, "r": r, "rounds": len(strategy.workload.cost.rounds)},
-        "work": work_of(row),
-        **{name.replace(".", ""): row.seconds[name] for name in QUANTILES},
-        **{"answered": row.answered, "accuracy": row.accuracy},
-    }
-
-
 @command(arguments=True)
 def main(argv: list[str]) -> None:
     target = math.inf if TARGET.value is None else TARGET.value
@@ -154,8 +140,20 @@ def main(argv: list[str]) -> None:
     console.print(table.to_terminal(made, "milliseconds, and %"))
     console.print(answer)
     if folder:
+        names = ("family", "code", "pieces", "n")
+        records = [
+            {
+                **{name: getattr(row.strategy, name) for name in names},
+                **dict(zip("kr", row.strategy.sizes, strict=True)),
+                "rounds": len(row.strategy.workload.cost.rounds),
+                "work": work_of(row),
+                **{name.replace(".", ""): row.seconds[name] for name in QUANTILES},
+                **{"answered": row.answered, "accuracy": row.accuracy},
+            }
+            for row in rows
+        ]
         content = {"machine": repr(machine), "target": TARGET.value, "answer": answer}
-        text = json.dumps({**content, "rows": [*map(record_of, rows)]})
+        text = json.dumps({**content, "rows": records})
         workdir.write_atomically(folder / "choose.json", text)
 
 

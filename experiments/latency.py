@@ -64,6 +64,8 @@ DEVICES = flags.DEFINE_integer(
     "devices", None, "of the local engine, which a CPU stands for"
 )
 
+STEPS = 400  # of a curve
+
 
 def measure(
     study: Study, service: Service, test: Split, faults: Faults, console: Console
@@ -139,16 +141,27 @@ def draw_study(path: Path, content: dict[str, Any]) -> None:
     Raises:
       ImportError: matplotlib is missing.
     """
+
+    def draw_tail(axes: Any, seconds: Any, **style: Any) -> None:
+        ordered = np.sort(np.asarray(seconds, np.float32))
+        count = np.isfinite(ordered).sum()  # of those that come at all
+        # Half of the points crowd at the tail, which a logarithmic axis makes as long.
+        tail = count + 1 - np.geomspace(1, max(count, 1), STEPS // 2)
+        steps = np.r_[np.linspace(1, max(count, 1), STEPS // 2), tail]
+        ranks = np.unique(steps.astype(int))[:count]
+        shares = 1 - ranks / len(ordered)
+        axes.step(1e3 * ordered[ranks - 1], shares, where="post", **style)
+
     tried = content["settings"]["clients"]
     figure = canvas.new_figure(12, 4.5 * len(tried))
     axes_of = figure.subplots(len(tried), 2, sharey=True, squeeze=False)
     for client, (left, right) in zip(tried, axes_of, strict=True):
         for i, requests in enumerate(tables.requests_of(content, client)):
             style = {"color": f"C{i}", "label": requests.name}
-            tables.draw_tail(left, requests.part("calm")["seconds"], **style)
-            tables.draw_tail(right, requests.part("delayed")["seconds"], **style)
+            draw_tail(left, requests.part("calm")["seconds"], **style)
+            draw_tail(right, requests.part("delayed")["seconds"], **style)
             simulated = requests.part("simulated")
-            tables.draw_tail(right, simulated, color=f"C{i}", linestyle="--")
+            draw_tail(right, simulated, color=f"C{i}", linestyle="--")
         whose = f"client: {tables.client_text(client)}"
         share = "share of requests that take longer"
         left.set(title=f"without delays; {whose}", ylabel=share)

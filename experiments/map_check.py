@@ -29,7 +29,6 @@ from coded_jax.report import table
 from coded_jax.runs.workdir import absolute
 from coded_jax.service.studies import map_check
 from coded_jax.service.studies.latency_study import Study
-from coded_jax.service.studies.map_check import Point
 
 POINTS = flags.DEFINE_string("points", None, "JSON file of the points", required=True)
 OUTPUT = flags.DEFINE_string("output", None, "folder of map_check.json", required=True)
@@ -44,9 +43,23 @@ ENGINE = flags.DEFINE_enum(
 )
 
 
-def measure_points(study: Study, points: list[Point], console: Console) -> None:
-    """Measures what is missing of each point."""
-    engine, count = ENGINE.value, REQUESTS.value
+@command(resumes=True)
+def main(argv: list[str]) -> None:
+    console, engine, count = Console(highlight=False), ENGINE.value, REQUESTS.value
+    folder = absolute(OUTPUT.value, "output")
+    try:
+        records = json.loads(absolute(POINTS.value, "points").read_text())
+    except (OSError, ValueError) as error:
+        accepted = "a JSON file accepted"
+        raise ValueError(f"points: {POINTS.value} given, {accepted}") from error
+    fits = isinstance(records, list) and len(records) > 0
+    require("points", POINTS.value, fits, "a list of points")
+    points = [map_check.point_of(record) for record in records]
+    startup.keep_compilations(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"points": records, "requests": count}
+    settings |= {"families": FAMILIES.value, "engine": engine}
+    study = Study(folder / "map_check.json", settings)
     message = functools.partial(map_check.message_seconds, engine, count)
     seconds = study.measure(maps.MESSAGE, count, message, console)
     for point in points:
@@ -59,26 +72,6 @@ def measure_points(study: Study, points: list[Point], console: Console) -> None:
                 return {"strategy": strategy.text, **own}
 
             study.measure(f"{point.name}: {label}", count, of_strategy, console)
-
-
-@command(resumes=True)
-def main(argv: list[str]) -> None:
-    console = Console(highlight=False)
-    folder = absolute(OUTPUT.value, "output")
-    try:
-        records = json.loads(absolute(POINTS.value, "points").read_text())
-    except (OSError, ValueError) as error:
-        accepted = "a JSON file accepted"
-        raise ValueError(f"points: {POINTS.value} given, {accepted}") from error
-    fits = isinstance(records, list) and len(records) > 0
-    require("points", POINTS.value, fits, "a list of points")
-    points = [map_check.point_of(record) for record in records]
-    startup.keep_compilations(None)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"points": records, "requests": REQUESTS.value}
-    settings |= {"families": FAMILIES.value, "engine": ENGINE.value}
-    study = Study(folder / "map_check.json", settings)
-    measure_points(study, points, console)
     study.write(**origin())
     found = maps.outcomes(study.content)
     console.print(table.to_terminal(table.make(maps.CHECK, found)))

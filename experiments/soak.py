@@ -92,22 +92,6 @@ def started(log: Path) -> tuple[subprocess.Popen, str]:
     raise RuntimeError(f"the service has not started, see {log}")
 
 
-def counts_of(model: Any, images: Any, exchanges: list[Any]) -> dict[str, int]:
-    """Counts requests by their end, and the wrong ones among their answers."""
-    answered = [x for x in exchanges if x.response is not None]
-    checked = [x for x in answered if x.response.checked]
-    unchecked = [x for x in answered if not x.response.checked]
-    wrong = wrong_answers(model, images, checked)
-    return {
-        "answered": len(answered),
-        "checked": len(checked),
-        "late": sum(x.seconds > LATE.value for x in answered),
-        "lost": len(exchanges) - len(answered),
-        "wrong": wrong + wrong_answers(model, images, unchecked),
-        "wrong_checked": wrong,
-    }
-
-
 def soak(url: str, process: int, images: Any) -> dict[str, Any]:
     """Sends requests and disturbs the service, and returns what happened."""
     model = load(WORKDIR.value, 1)
@@ -120,7 +104,18 @@ def soak(url: str, process: int, images: Any) -> dict[str, Any]:
                 until = min(now + CHUNK, end)
                 go_on = lambda number, until=until: time.monotonic() < until
                 some = closed_loop(client.predict, images, CLIENTS.value, go_on)
-                counts.update(counts_of(model, images, some))
+                answered = [x for x in some if x.response is not None]
+                checked = [x for x in answered if x.response.checked]
+                unchecked = [x for x in answered if not x.response.checked]
+                wrong = wrong_answers(model, images, checked)
+                counts.update(
+                    answered=len(answered),
+                    checked=len(checked),
+                    late=sum(x.seconds > LATE.value for x in answered),
+                    lost=len(some) - len(answered),
+                    wrong=wrong + wrong_answers(model, images, unchecked),
+                    wrong_checked=wrong,
+                )
                 errors.update(x.error[:200] for x in some if x.error)
                 slowest = max([slowest, *(x.seconds for x in some if not x.error)])
             return {

@@ -15,7 +15,6 @@ from tables import stored
 from tables.stored import Content, Section
 
 ORDER = ("uncoded", "hedged", "hedged at once", "replication", "mds", "coded")
-STEPS = 400  # of a curve
 
 
 def part_name(name: str, client: float) -> str:
@@ -137,18 +136,6 @@ def of_client(content: Content, client: float) -> list[str]:
         f"{calm / plain:.2f} times the uncoded one.",
         f"{who} and with delays, {', '.join(shortest)}.",
     ]
-
-
-def draw_tail(axes: Any, seconds: Any, **style: Any) -> None:
-    """Draws the share of requests that take longer than so many milliseconds."""
-    ordered = np.sort(np.asarray(seconds, np.float32))
-    count = np.isfinite(ordered).sum()  # of those that come at all
-    # Half of the points crowd at the tail, which a logarithmic axis makes as long.
-    tail = count + 1 - np.geomspace(1, max(count, 1), STEPS // 2)
-    steps = np.r_[np.linspace(1, max(count, 1), STEPS // 2), tail]
-    ranks = np.unique(steps.astype(int))[:count]
-    shares = 1 - ranks / len(ordered)
-    axes.step(1e3 * ordered[ranks - 1], shares, where="post", **style)
 
 
 def section() -> Section:

@@ -55,7 +55,13 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
     accuracy, width = 1.0, BASE_WIDTH.value
     if CNN_FUNCTION.value:
         name = CNN_FUNCTION.value
-        base, variables, shape = _own_cnn(name)
+        values = ("blocks", "variables", "(H, W, C)")
+        blocks, variables, lengths = call_named("cnn", name, *values)
+        functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
+        height, columns, maps = require_sizes("cnn", lengths, "H", "W", "C")
+        head = lambda variables, features: features.mean((1, 2))  # the same for all
+        base = BaseModel(lambda key, image, classes: variables, functions, head)
+        shape = (height, columns, maps)
     else:
         if runs:
             config = runs[0]["config"]
@@ -73,15 +79,3 @@ def cnn_from_flags(runs: Sequence[dict[str, Any]]) -> tuple[str, CNN]:
         variables = variable_shapes(base, shape, 10)
     drop = None if GIVEN_DROP.value is None else GIVEN_DROP.value / 100
     return name, cnn_of(base, variables, shape, accuracy=accuracy, drop=drop)
-
-
-def _own_cnn(name: str) -> tuple[BaseModel, Any, tuple[int, int, int]]:
-    """Returns the network, variables and image shape of a function of the user's."""
-    blocks, variables, shape = call_named(
-        "cnn", name, "blocks", "variables", "(H, W, C)"
-    )
-    functions = tuple(blocks) if isinstance(blocks, Sequence) else (blocks,)
-    height, width, channels = require_sizes("cnn", shape, "H", "W", "C")
-    head = lambda variables, features: features.mean((1, 2))  # the same for all
-    base = BaseModel(lambda key, image, classes: variables, functions, head)
-    return base, variables, (height, width, channels)

@@ -62,15 +62,6 @@ SUBJECT = "{base_model}, k={k} r={r}, {encoder} / {decoder}, {precision}"
 subject_of = lambda program: SUBJECT.format(**program.content["config"])
 
 
-def compilers_text(program: Program) -> str:
-    """Returns the versions of JAX and of the compilers."""
-    return ", ".join(
-        f"{name} {version}"
-        for name, version in program.content["versions"].items()
-        if name in ("jax", "libtpu") or name.startswith("jax-cuda")
-    )
-
-
 def per_image(program: Program, figure: str, unit: float) -> str:
     """Returns a figure per image, `-` where the compiler has none."""
     value, images = getattr(program.outcome.figures, figure), program.outcome.images
@@ -87,7 +78,11 @@ MACHINE: Columns = {"machine": lambda x: x.content["target"], "experiment": subj
 ORIGINS = stored.origins(lambda x: x.content)
 ORIGIN: Columns = {
     **{name: ORIGINS[name] for name in ("version", "commit", "date")},
-    "compilers": compilers_text,
+    "compilers": lambda x: ", ".join(
+        f"{name} {version}"
+        for name, version in x.content["versions"].items()
+        if name in ("jax", "libtpu") or name.startswith("jax-cuda")
+    ),
     "command": ORIGINS["command"],
 }
 """Columns of the CSV files that say where a program is from."""
