@@ -1,1 +1,1 @@
-"""Evaluation: every erasure pattern on every image, confidence, spoiled answers."""
+"""Evaluation: every erasure pattern on every image, and confidence."""

@@ -1,21 +1,31 @@
-"""Effects of losses on a model, in figures; they need the `plot` extra."""
+"""Effects of losses on a model: feature maps of the stages, and answers that change;
+their figures need the `plot` extra."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coded_jax import splitting
+from coded_jax.checks import require
 from coded_jax.codes import erasures
+from coded_jax.codes.quorum import sent
 from coded_jax.data.groups import inputs_of_split
-from coded_jax.evaluation import inspection
-from coded_jax.evaluation.predictions import TrainedPipeline
+from coded_jax.devices import placement
+from coded_jax.evaluation import predictions
+from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
+from coded_jax.inference import pipeline as inference
+from coded_jax.inference import stages
+from coded_jax.inference.pipeline import Pipeline
 from coded_jax.report.canvas import new_figure
 from coded_jax.report.formatting import blocks_text, pattern_text
 from coded_jax.runs.coded_model import CodedModel
-from coded_jax.types import Split, are_values
+from coded_jax.types import PyTree, Split, apart, are_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +34,67 @@ MOST_NUMBERS = 20
 """Classes whose confusions are written into the picture."""
 LOST = (0.89, 0.45, 0.42)
 """The colour of what did not arrive, as RGB."""
+
+
+class StageMaps(NamedTuple):
+    """Feature maps of one coded stage.
+
+    Attributes:
+      original: float32 `[B, M*, M'*, D]`, of the uncoded base model.
+      arrived: float32 `[B, M*, M'*, D]`, the data pieces' results, NaN where lost.
+      parity: float32 `[r, B, M, M', D]`, the parity pieces' results, NaN where lost;
+        `[0, ...]` of a code that makes none.
+      reconstructed: float32 `[B, M*, M'*, D]`, the stage's decoded output.
+    """
+
+    original: np.ndarray
+    arrived: np.ndarray
+    parity: np.ndarray
+    reconstructed: np.ndarray
+
+
+def feature_maps(
+    model: CodedModel, images: np.ndarray, lost: Iterable[int]
+) -> list[StageMaps]:
+    """Computes the feature maps of every coded stage, each with the same losses.
+
+    Args:
+      model, images, lost: as of `features`.
+
+    Raises:
+      ValueError: the images have another shape, there are no such results, or groups of
+        images are coded, whose shares are logits.
+    """
+    model.check_images(images)
+    accepted = "'image': what devices return of groups is logits, not feature maps,"
+    require("split", "group", not model.pipeline.examples.grouped, accepted)
+    available = jnp.asarray(erasures.available(lost, model.pipeline.n))
+    return jax.device_get(_maps(*model[:3], images, available))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _maps(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    params: PyTree,
+    images: jax.Array,
+    available: jax.Array,
+) -> list[StageMaps]:
+    k, maps, state = pipeline.k, [], inference.inputs_of(pipeline, images)
+    exact = inference.exact_outputs(pipeline, frozen, images)
+    arrived = inference.per_stage(pipeline, available)
+    arrived = inference.of_pieces(pipeline, arrived)
+    for i, stage in enumerate(pipeline.stages):
+        sent_to = stages.begin_stage(stage, frozen, params[i], state)
+        results = stages.stage_results(stage, frozen, params[i], sent_to.queries)
+        state = stages.end_stage(stage, params[i], results, arrived[i], sent_to.kept)
+        seen = jnp.where(arrived[i][..., None, None, None], results, jnp.nan)
+        seen = stages.shares_of(stage, seen)
+        parity = seen[k : sent(stage.code.quorum, k, pipeline.n).stop]
+        merged = splitting.merge(stage.plan, seen[:k])
+        of_stage = StageMaps(exact[i], merged, parity, apart(state)[0])
+        maps.append(jax.tree.map(lambda x: x.astype(jnp.float32), of_stage))
+    return maps
 
 
 def features(
@@ -43,19 +114,17 @@ def features(
 
     Raises:
       ImportError: matplotlib is missing.
-      ValueError: the images have another shape; or see `inspection.feature_maps`.
+      ValueError: see `feature_maps`.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
-    model.check_images(images)
-    trained = TrainedPipeline(model.pipeline, model.frozen, model.params)
-    of_stages = inspection.feature_maps(trained, jnp.asarray(images), lost)
+    of_stages = feature_maps(model, images, lost)
     wide = 4 + max(len(maps.parity) for maps in of_stages)
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(of_stages))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     parts = figure.subfigures(len(of_stages), 1, squeeze=False)[:, 0]
-    stages = model.pipeline.stages
-    for part, stage, maps in zip(parts, stages, of_stages, strict=True):
-        shown, columns = inspection.side_by_side(maps, channels)
+    plans = model.pipeline.stages
+    for part, stage, maps in zip(parts, plans, of_stages, strict=True):
+        shown, columns = side_by_side(maps, channels)
         part.suptitle(
             f"{pattern_text(lost, model.pipeline.k)} lost; blocks "
             f"{blocks_text(stage.blocks)}, channels {', '.join(map(str, shown))}"
@@ -73,6 +142,44 @@ def features(
             axes.set(anchor="N")
             axes.set_axis_off()
     return figure
+
+
+def side_by_side(
+    maps: StageMaps, channels: int
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Selects channels of all maps and scales them to be looked at together.
+
+    A channel has one scale in all maps, its range in the original, and in those of each
+    parity piece a scale of its own, since mixtures have values of another size.
+
+    Args:
+      maps: of one stage.
+      channels: how many, of those that differ most between positions and images.
+
+    Returns:
+      Their numbers, and float32 `[B, ..., channels]` by name, in `[0, 1]` where they do
+      not exceed the original, NaN where lost.
+    """
+    shown = np.argsort(-maps.original.var(axis=(0, 1, 2)), kind="stable")[:channels]
+    picked = StageMaps(*(values[..., shown] for values in maps))
+    low, size = _range(picked.original)
+    columns = {
+        "original": (picked.original - low) / size,
+        "arrived": (picked.arrived - low) / size,
+    }
+    for i, parity in enumerate(picked.parity):
+        least, most = _range(np.nan_to_num(parity))
+        columns[f"parity {i}"] = (parity - least) / most
+    columns["reconstructed"] = (picked.reconstructed - low) / size
+    columns["difference"] = np.abs(picked.reconstructed - picked.original) / size
+    return shown.tolist(), columns
+
+
+def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each channel's least value and its range, or 1 for a range of 0."""
+    flat = values.reshape(-1, values.shape[-1])
+    size = np.ptp(flat, axis=0)
+    return flat.min(axis=0), np.where(size > 0, size, 1)
 
 
 def _tiles(values: np.ndarray) -> np.ndarray:
@@ -158,27 +265,76 @@ def _pixels(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.where(np.isfinite(pixels).all(-1, keepdims=True), pixels, LOST)
 
 
+class Confusion(NamedTuple):
+    """Answers that losses change, counted over a split.
+
+    Attributes:
+      spoiled: int `[classes, classes + 1]`, of images, or positions, that the base
+        model classifies correctly: how many of each class are given each other one; the
+        last column counts those without an answer.
+      mended: how many the base model alone classifies wrongly.
+      images: how many images, or positions that count, there are.
+    """
+
+    spoiled: np.ndarray
+    mended: int
+    images: int
+
+
+def count_changes(model: CodedModel, split: Split, lost: Iterable[int]) -> Confusion:
+    """Compares the answers from what arrived with those of the base model.
+
+    Args:
+      model: one that gives classes. In several stages results are lost as in its run.
+      split: images and labels, all of which are tried.
+      lost: the lost results.
+
+    Raises:
+      ValueError: there are no such results, or labels are values.
+    """
+    pattern = erasures.pattern_of(lost, model.pipeline.n)
+    accepted = "classes, which can be confused"
+    require("split.labels", "values", not are_values(split.labels), accepted)
+    split = inputs_of_split(model.pipeline, split)
+    arrays = {"images": split.images, "labels": split.labels}
+    (rows,) = predictions.measure(
+        TrainedPipeline(*model[:3]),
+        placement.put_replicated(model.pipeline.mesh, arrays),
+        [pattern],
+        _classes,
+        per_image=True,
+        stage_losses=(model.results or {})
+        .get("config", {})
+        .get("stage_losses", "held"),
+    )
+    answer, expected, label = rows.astype(int).T
+    spoiled = np.zeros((model.classes, model.classes + 1), int)
+    wrong = (expected == label) & (answer != label)
+    np.add.at(spoiled, (label[wrong], answer[wrong]), 1)  # -1 is the last column
+    mended = int(((expected != label) & (answer == label)).sum())
+    return Confusion(spoiled, mended, len(label))
+
+
+def _classes(prediction: Prediction, _: jax.Array) -> jax.Array:
+    """Returns `[..., 3]`: the class answered, the base model's, and the true one."""
+    classes = (prediction.classes, prediction.expected, prediction.labels)
+    return jnp.stack(classes, axis=-1)
+
+
 def confusion(model: CodedModel, split: Split, lost: Iterable[int]) -> Figure:
     """Draws which answers an erasure pattern spoils, by true class and new answer.
 
     Counted are images, or positions, that the base model classifies correctly.
 
     Args:
-      model, split, lost: see `inspection.confusion`.
+      model, split, lost: see `count_changes`.
 
     Raises:
       ImportError: matplotlib is missing.
-      ValueError: see `inspection.confusion`.
+      ValueError: see `count_changes`.
     """
     lost = erasures.pattern_of(lost, model.pipeline.n)
-    config = model.results.get("config", {})
-    errors = inspection.confusion(
-        TrainedPipeline(model.pipeline, model.frozen, model.params),
-        inputs_of_split(model.pipeline, split),
-        lost,
-        classes=model.classes,
-        stage_losses=config.get("stage_losses", "held"),
-    )
+    errors = count_changes(model, split, lost)
     classes = len(errors.spoiled)
     unanswered = errors.spoiled[:, -1].any()
     counts = errors.spoiled if unanswered else errors.spoiled[:, :-1]
