@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from absl import flags
 
@@ -21,17 +19,9 @@ CLASSES, IMAGES = 10, 50_000
 """Classes and training images of a data set that is not read, those of CIFAR-10."""
 
 
-class Example(NamedTuple):
-    """An image of a data set, uint8 `[H, W, C]`, and how many classes and training
-    images there are."""
-
-    image: np.ndarray
-    classes: int
-    examples: int
-
-
-def example_from_flags() -> Example:
-    """Returns an image of the data set, or rings in `--image_shape`.
+def example_from_flags() -> tuple[np.ndarray, int, int]:
+    """Returns an image of the data set, uint8 `[H, W, C]`, or rings in `--image_shape`;
+    and how many classes and training images there are.
 
     Raises:
       ValueError, OSError, ImportError: there is no such image or data set.
@@ -39,11 +29,9 @@ def example_from_flags() -> Example:
     if IMAGE_SHAPE.value is None:
         config = config_from_flags()
         dataset = data.load(config.dataset, DATA_DIR.value, config.image_size)
-        examples = len(dataset.train.labels)
-        return Example(dataset.test.images[0], dataset.classes, examples)
+        return dataset.test.images[0], dataset.classes, len(dataset.train.labels)
     height, width, channels = sizes("image_shape", IMAGE_SHAPE.value, 3, "HxWxC")
     rows, columns = np.ogrid[:height, :width]
     radius = np.hypot(rows - height / 2, columns - width / 2) / max(height, width)
     rings = (127 + 100 * np.cos(30 * radius)).astype(np.uint8)
-    image = np.repeat(rings[..., None], channels, axis=2)
-    return Example(image, CLASSES, IMAGES)
+    return np.repeat(rings[..., None], channels, axis=2), CLASSES, IMAGES

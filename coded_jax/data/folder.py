@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,20 +28,8 @@ ENDINGS = (".jpg", ".jpeg", ".png")
 MOST_NAMED = 3  # damaged files or classes, in an error
 
 
-class Files(NamedTuple):
-    """The images of a folder.
-
-    Attributes:
-      root: the folder.
-      classes: their number.
-      paths: of all images, part by part and class by class.
-      labels: of each part, int32 `[N]`.
-    """
-
-    root: Path
-    classes: int
-    paths: list[Path]
-    labels: dict[str, np.ndarray]
+Files = dict[str, list[list[Path]]]
+"""Maps the parts of a folder to the images of each class."""
 
 
 def find(name: str, data_dir: str | None) -> Files:
@@ -60,7 +48,7 @@ def find(name: str, data_dir: str | None) -> Files:
     accepted = "a folder with train/ and val/ or test/, which have one for each class,"
     require("data_dir", data_dir, fits, accepted)
     visible = lambda path: [p for p in path.iterdir() if not p.name.startswith(".")]
-    classes, paths, labels = [], [], {}
+    classes, parts = [], {}
     for part in present:
         names = sorted(path.name for path in visible(root / part) if path.is_dir())
         classes = classes or names
@@ -69,16 +57,14 @@ def find(name: str, data_dir: str | None) -> Files:
             raise ValueError(
                 f"data_dir: {part}/ has the classes {_few(names)}, {accepted} accepted"
             )
-        own = []
-        for label, name in enumerate(classes):
+        parts[part] = []
+        for name in classes:
             files = visible(root / part / name)
             images = sorted(path for path in files if path.suffix.lower() in ENDINGS)
             accepted = f"images in {part}/{name}/, of {', '.join(ENDINGS)}"
             require("data_dir", data_dir, bool(images), accepted)
-            paths += images
-            own += [label] * len(images)
-        labels[part] = np.array(own, np.int32)
-    return Files(root, len(classes), paths, labels)
+            parts[part].append(images)
+    return parts
 
 
 def _few(names: Sequence[str]) -> str:
@@ -102,9 +88,13 @@ def read(files: Files, image_size: int | None) -> Parts:
       ValueError: files are damaged, of different sizes without `image_size`, or too few
         to hold some out for validation.
     """
-    ends = np.cumsum([*map(len, files.labels.values())])[:-1]
-    images = np.split(_decoded(files, image_size), ends)
-    splits = [*map(Split, images, files.labels.values())]
+    paths = [path for part in files.values() for own in part for path in own]
+    labels = [
+        np.repeat(np.arange(len(part), dtype=np.int32), [*map(len, part)])
+        for part in files.values()
+    ]
+    ends = np.cumsum([*map(len, labels)])[:-1]
+    splits = [*map(Split, np.split(_decoded(paths, image_size), ends), labels)]
     test = shuffled_parts(splits.pop())
     if len(splits) == 2:
         train, validation = (part for split in splits for part in shuffled_parts(split))
@@ -113,31 +103,31 @@ def read(files: Files, image_size: int | None) -> Parts:
     accepted = "10 or more, of which a tenth is held out, or both val/ and test/,"
     total, some = len(splits[0].labels), len(validation.labels) > 0
     require("data_dir: images in train/", total, some, accepted)
-    return Parts(files.classes, train, validation, *test)
+    return Parts(len(files[TRAIN]), train, validation, *test)
 
 
 SOURCE = Source(find, read, own_images=True)
 
 
-def _decoded(files: Files, image_size: int | None) -> np.ndarray:
+def _decoded(paths: list[Path], image_size: int | None) -> np.ndarray:
     """Decodes files to uint8 `[N, H, W, C]`.
 
     Raises:
       ValueError: some are damaged, or not all have one size.
     """
-    damaged = []
+    root, damaged = paths[0].parents[2], []
 
     def decode(path: Path) -> Any:
         try:
             return decode_file(path, image_size)
         except Exception as error:  # Pillow's decoders have no common type
-            damaged.append(f"{path.relative_to(files.root)} ({error or type(error)})")
+            damaged.append(f"{path.relative_to(root)} ({error or type(error)})")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
-        images = [*pool.map(decode, files.paths)]
+        images = [*pool.map(decode, paths)]
     if damaged:
         raise ValueError(
-            f"data_dir: {len(damaged)} of {len(images)} images in {files.root} cannot "
+            f"data_dir: {len(damaged)} of {len(images)} images in {root} cannot "
             f"be decoded: {'; '.join(sorted(damaged)[:MOST_NAMED])}"
         )
     sizes = {image.shape[:2] for image in images}

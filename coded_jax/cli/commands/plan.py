@@ -25,7 +25,7 @@ from coded_jax.checks import require
 from coded_jax.cli import setting_flags
 from coded_jax.cli.command_line import call_named, command
 from coded_jax.cli.experiment_flags import config_from_flags
-from coded_jax.cli.image_flags import Example, example_from_flags
+from coded_jax.cli.image_flags import example_from_flags
 from coded_jax.inference import costs
 from coded_jax.inference.pipeline import Examples
 from coded_jax.inference.rates import Rates
@@ -69,9 +69,9 @@ setting_flags.define(Rates)
 def main(argv: list[str]) -> None:
     """Prints the plan of the flags, and draws its pieces."""
     config, console = config_from_flags(), Console(highlight=False)
-    example = example_from_flags()
-    image, of_code = example.image, MODEL.value is None
-    plan = (_plan_code if of_code else _plan_model)(console, config, example)
+    image, classes, _ = example_from_flags()
+    make = _plan_code if MODEL.value is None else _plan_model
+    plan = make(console, config, image.shape, classes)
     if plan.channels != image.shape[-1] or not PICTURE.value:
         return  # what the first coded stage reads is no image
     # Perhaps padded, or cropped, before the first stage.
@@ -82,11 +82,12 @@ def main(argv: list[str]) -> None:
     console.print(f"the pieces over an image: {PICTURE.value}")
 
 
-def _plan_code(console: Console, config: Config, example: Example) -> SplitPlan:
+def _plan_code(
+    console: Console, config: Config, shape: tuple[int, int, int], classes: int
+) -> SplitPlan:
     """Prints the stages of a code, and returns the plan of the first one."""
     accepted = "'image': a group is not split, each device computes a whole image"
     require("split", config.split, config.split != "group", accepted)
-    shape, classes = example.image.shape, example.classes
     mean, std = (0.5,) * shape[-1], (0.25,) * shape[-1]
     pipeline = build.build_pipeline(config, Examples(shape, mean, std), classes)
     variables = build.variable_shapes(pipeline.base, shape, classes)
@@ -98,14 +99,15 @@ def _plan_code(console: Console, config: Config, example: Example) -> SplitPlan:
     return pipeline.stages[0].plan
 
 
-def _plan_model(console: Console, config: Config, example: Example) -> SplitPlan:
+def _plan_model(
+    console: Console, config: Config, shape: tuple[int, int, int], _: int
+) -> SplitPlan:
     """Prints the stages that are found for a whole network; see `_plan_code`."""
     defaults = Config()
     for flag in ("base_model", "split", "code", "stages", "grid", "stage_grids"):
         value = getattr(config, flag)
         require(flag, value, value == getattr(defaults, flag), "none with --model")
-    shape, rates = example.image.shape, Rates(**setting_flags.read(Rates))
-    name = str(MODEL.value)
+    rates, name = Rates(**setting_flags.read(Rates)), str(MODEL.value)
     if name.startswith("keras:"):
         model, variables = keras_application(name.removeprefix("keras:"), shape)
     else:
