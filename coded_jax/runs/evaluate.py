@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures
-from coded_jax.codes.erasures import Pattern
 from coded_jax.cpu_kernels import lowering
 from coded_jax.data import groups
 from coded_jax.data.user_data import cut, require_split
@@ -111,68 +110,39 @@ def evaluate(
     Raises:
       ValueError: there are no images, or images or labels have another form.
     """
-    n, (*positions, classes) = model.pipeline.n, model.answer_shape
-    if model.pipeline.examples.grouped:
+    pipeline, (*positions, classes) = model.pipeline, model.answer_shape
+    if pipeline.examples.grouped:
         positions = []  # of the images of a group
-    count = model.pipeline.r if most_lost is None else most_lost
+    n, count = pipeline.n, pipeline.r if most_lost is None else most_lost
     require("most_lost", count, count in range(n + 1), f"0..{n}")
     known = stage_losses in STAGE_LOSSES
     require("stage_losses", stage_losses, known, f"one of {list(STAGE_LOSSES)}")
-    images = 0
-
-    def inputs() -> Iterator[Split]:
-        nonlocal images
-        for split in cut(data, predictions.CHUNK * model.pipeline.images_per_input):
-            require_split(split, classes, "data", tuple(positions), model.values)
-            model.check_images(split.images)
-            images += len(split.labels)
-            yield groups.inputs_of_split(model.pipeline, split)
-
     patterns = erasures.patterns_up_to(n, count)
-    base, records = measure_parts(model, inputs(), patterns, stage_losses)
-    return Evaluation(images, base, tuple(records))
-
-
-def measure_parts(
-    model: CodedModel,
-    inputs: Iterable[Split],
-    patterns: Sequence[Pattern],
-    stage_losses: str,
-) -> tuple[float, list[PatternAccuracy]]:
-    """Tries patterns on the inputs of a pipeline, images or groups of them.
-
-    Args:
-      model: the code with its parameters.
-      inputs: some at a time.
-      patterns: erasure patterns.
-      stage_losses: one of `predictions.STAGE_LOSSES`.
-
-    Returns:
-      The accuracy of the base model, and the record of each pattern.
-
-    Raises:
-      ValueError: there are no inputs, or no label counts.
-    """
     # Running means, which are exactly those of the first part where it is the only one.
-    means, labels, rows, spread = np.zeros(()), 0, 0, Spread()
-    for split in inputs:
-        arrays = {"images": split.images, "labels": split.labels}
+    images, rows, labels, means, spread = 0, 0, 0, np.zeros(()), Spread()
+    for split in cut(data, predictions.CHUNK * pipeline.images_per_input):
+        require_split(split, classes, "data", tuple(positions), model.values)
+        model.check_images(split.images)
+        images += len(split.labels)
+        inputs = groups.inputs_of_split(pipeline, split)
+        arrays = {"images": inputs.images, "labels": inputs.labels}
         of_part = predictions.measure(
-            TrainedPipeline(model.pipeline, model.frozen, model.params),
-            placement.put_replicated(model.pipeline.mesh, arrays),
-            patterns=patterns,
-            statistic=_statistics,
+            TrainedPipeline(*model[:3]),
+            placement.put_replicated(pipeline.mesh, arrays),
+            patterns,
+            _statistics,
             stage_losses=stage_losses,
             first_row=rows,
         )
-        counted = int(predictions.counted(np.asarray(split.labels)).sum())
-        rows, labels = rows + len(split.labels), labels + counted
+        counted = int(predictions.counted(np.asarray(inputs.labels)).sum())
+        rows, labels = rows + len(inputs.labels), labels + counted
         means = means + (of_part - means) * (counted / max(1, labels))
-        spread = spread.plus(split.labels)
+        spread = spread.plus(inputs.labels)
     accepted = "one image or more, with labels that count,"
-    require("data", f"{rows} images", labels > 0, accepted)
+    require("data", f"{images} images", labels > 0, accepted)
     records = pattern_accuracy.from_means(patterns, means[:, :-1], spread)
-    return spread.explained(float(means[0, -1])), records
+    base = spread.explained(float(means[0, -1]))
+    return Evaluation(images, base, tuple(records))
 
 
 def _statistics(prediction: Prediction, parameter: jax.Array) -> jax.Array:
@@ -257,8 +227,9 @@ def measure_codes(
                     code, validation, scored, patterns, losses
                 )
             else:
-                model = CodedModel(*code)
-                _, accuracies = measure_parts(model, splits[1:], patterns, losses)
+                accuracies = pattern_accuracy.measure_patterns(
+                    code, scored, patterns, losses
+                )
             kept = Measured(accuracies, study, time.perf_counter() - begun)
             if file is not None:
                 write_measured(file, digest, kept)
