@@ -60,6 +60,28 @@ class _Kernel(nn.Module):
         return self.param("kernel", nn.initializers.lecun_normal(), self.shape)
 
 
+class PooledConvNorm(nn.Module):
+    """Applies `ConvNorm`, and perhaps max pooling to half of `h` and `w`, rounded up.
+
+    `[B, h, w, C] -> [B, h', w', maps]`.
+
+    Attributes:
+      maps, kernel, stride: of the convolution.
+      pool: rows and columns that are pooled; 0 for no pooling.
+    """
+
+    maps: int
+    pool: int
+    kernel: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = ConvNorm(self.maps, self.kernel, self.stride)(x, train)
+        window = (self.pool, self.pool)
+        return nn.max_pool(x, window, (2, 2), "SAME") if self.pool else x
+
+
 class DenseHead(nn.Module):
     """Applies dense layers to all features: `[B, M, M', D] -> [B, classes]`.
 

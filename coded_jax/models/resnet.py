@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 from flax import linen as nn
 
-from coded_jax.models.modules import ConvNorm, base_model, scaled
+from coded_jax.models.modules import ConvNorm, PooledConvNorm, base_model, scaled
 from coded_jax.types import BaseModel
 
 MAPS = (64, 128, 256, 512)
@@ -19,23 +19,30 @@ EXPANSION = 4
 
 
 class Residual(nn.Module):
-    """Adds two 3x3 convolutions to a shortcut: `[B, h, w, C] -> [B, h', w', maps]`.
+    """Adds convolutions to a shortcut: `[B, h, w, C] -> [B, h', w', D]`.
+
+    Two 3x3 ones, D = maps; or, as a bottleneck, 1x1 to few maps, 3x3, and 1x1 to four
+    times as many, D = 4 maps.
 
     Attributes:
-      maps: output maps.
-      stride: of the first convolution, and of the 1x1 one in the shortcut, which is
+      maps: output maps, or those of the inner convolutions of a bottleneck.
+      stride: of the first 3x3 convolution, and of the 1x1 one in the shortcut, which is
         there where the shape changes.
+      bottleneck: whether it is one.
     """
 
     maps: int
     stride: int = 1
+    bottleneck: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = ConvNorm(self.maps, stride=self.stride)(x, train)
-        y = ConvNorm(self.maps, relu=False)(y, train)
+        y = ConvNorm(self.maps, 1)(x, train) if self.bottleneck else x
+        y = ConvNorm(self.maps, stride=self.stride)(y, train)
+        out, kernel = (EXPANSION * self.maps, 1) if self.bottleneck else (self.maps, 3)
+        y = ConvNorm(out, kernel, relu=False)(y, train)
         if x.shape != y.shape:
-            x = ConvNorm(self.maps, 1, self.stride, relu=False)(x, train)
+            x = ConvNorm(out, 1, self.stride, relu=False)(x, train)
         return nn.relu(x + y)
 
 
@@ -45,54 +52,8 @@ def resnet18(width: float = 1.0) -> BaseModel:
     Args:
       width: times the published 64 to 512 maps.
     """
-    residuals = [
-        Residual(scaled(maps, width), stride=2 if group and not i else 1)
-        for group, maps in enumerate(MAPS)
-        for i in range(2)
-    ]
     stem = ConvNorm(scaled(MAPS[0], width))
-    return base_model([stem, *residuals])
-
-
-class Stem(nn.Module):
-    """Convolves 7x7 and pools 3x3, each in steps of 2: to a quarter of `h` and `w`.
-
-    `[B, h, w, C] -> [B, h / 4, w / 4, maps]`.
-
-    Attributes:
-      maps: output maps.
-    """
-
-    maps: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = ConvNorm(self.maps, 7, 2)(x, train)
-        return nn.max_pool(x, (3, 3), (2, 2), "SAME")
-
-
-class Bottleneck(nn.Module):
-    """Convolves 1x1 to few maps, 3x3, and 1x1 to four times as many.
-
-    `[B, h, w, C] -> [B, h', w', 4 maps]`.
-
-    Attributes:
-      maps: of the inner convolutions.
-      stride: of the 3x3 convolution, and of the 1x1 one in the shortcut, which is there
-        where the shape changes.
-    """
-
-    maps: int
-    stride: int = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = ConvNorm(self.maps, 1)(x, train)
-        y = ConvNorm(self.maps, stride=self.stride)(y, train)
-        y = ConvNorm(EXPANSION * self.maps, 1, relu=False)(y, train)
-        if x.shape != y.shape:
-            x = ConvNorm(EXPANSION * self.maps, 1, self.stride, relu=False)(x, train)
-        return nn.relu(x + y)
+    return base_model([stem, *_residuals(width, (2, 2, 2, 2))])
 
 
 def resnet50(width: float = 1.0) -> BaseModel:
@@ -101,9 +62,16 @@ def resnet50(width: float = 1.0) -> BaseModel:
     Args:
       width: times the published maps.
     """
-    bottlenecks = [
-        Bottleneck(scaled(maps, width), stride=2 if group and not i else 1)
-        for group, (maps, repeats) in enumerate(zip(MAPS, REPEATS, strict=True))
-        for i in range(repeats)
+    # To a quarter of `h` and `w`.
+    stem = PooledConvNorm(scaled(MAPS[0], width), pool=3, kernel=7, stride=2)
+    return base_model([stem, *_residuals(width, REPEATS, bottleneck=True)])
+
+
+def _residuals(
+    width: float, repeats: tuple[int, ...], bottleneck: bool = False
+) -> list[Residual]:
+    return [
+        Residual(scaled(maps, width), 2 if group and not i else 1, bottleneck)
+        for group, maps in enumerate(MAPS)
+        for i in range(repeats[group])
     ]
-    return base_model([Stem(scaled(MAPS[0], width)), *bottlenecks])

@@ -8,32 +8,10 @@ padded where a size is odd. As usual for small images the two hidden dense layer
 
 from __future__ import annotations
 
-import jax
-from flax import linen as nn
-
-from coded_jax.models.modules import ConvNorm, base_model, scaled
+from coded_jax.models.modules import PooledConvNorm, base_model, scaled
 from coded_jax.types import BaseModel
 
 GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-
-
-class Layer(nn.Module):
-    """Convolves and perhaps pools, to half of `h` and `w`, rounded up.
-
-    `[B, h, w, C] -> [B, h, w, maps]`.
-
-    Attributes:
-      maps: output maps.
-      pool: whether it pools.
-    """
-
-    maps: int
-    pool: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = ConvNorm(self.maps)(x, train)
-        return nn.max_pool(x, (2, 2), (2, 2), "SAME") if self.pool else x
 
 
 def vgg16(width: float = 1.0) -> BaseModel:
@@ -44,7 +22,7 @@ def vgg16(width: float = 1.0) -> BaseModel:
     """
     return base_model(
         [
-            Layer(scaled(maps, width), pool=i == len(group) - 1)
+            PooledConvNorm(scaled(maps, width), pool=2 if i == len(group) - 1 else 0)
             for group in GROUPS
             for i, maps in enumerate(group)
         ],
