@@ -108,7 +108,8 @@ def _draw(
 ) -> Draws:
     # Each set has a key of its own, so that no draw depends on which others are made.
     first, _, of_failures, second, _ = jax.random.split(key, 5)
-    dead = jax.random.bernoulli(of_failures, failure, shape)
+    # As real numbers: a point of a stored map may say 0.
+    dead = jax.random.bernoulli(of_failures, jnp.float32(failure), shape)
     nothing = jnp.zeros((shape[0], 1))
     return Draws(
         compute.sample(first, shape),

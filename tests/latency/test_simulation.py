@@ -38,6 +38,15 @@ def assert_same(a, b):
     np.testing.assert_array_equal(a.available, b.available)
 
 
+def test_no_failures_may_be_an_integer_as_in_stored_points():
+    machine = Machine(ShiftedExponential(0.1, 0.1), 1.0)
+    of_numbers = [
+        run({"one": Workload(ANY_K, 2, 1, ONE)}, machine._replace(failure=zero))
+        for zero in (0, 0.0)
+    ]
+    assert_same(*(found["one"] for found in of_numbers))
+
+
 def test_no_draw_depends_on_what_else_is_simulated():
     works = {
         "uncoded": Workload(ALL_DATA, 6, 0, ONE),
