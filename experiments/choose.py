@@ -148,7 +148,8 @@ def main(argv: list[str]) -> None:
                 "rounds": len(row.strategy.workload.cost.rounds),
                 "work": work_of(row),
                 **{name.replace(".", ""): row.seconds[name] for name in QUANTILES},
-                **{"answered": row.answered, "accuracy": row.accuracy},
+                "answered": row.answered,
+                "accuracy": row.accuracy,
             }
             for row in rows
         ]

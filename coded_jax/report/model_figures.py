@@ -18,7 +18,7 @@ from coded_jax.codes.quorum import sent
 from coded_jax.data.groups import inputs_of_split
 from coded_jax.devices import placement
 from coded_jax.evaluation import predictions
-from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
+from coded_jax.evaluation.predictions import Prediction
 from coded_jax.inference import pipeline as inference
 from coded_jax.inference import stages
 from coded_jax.inference.pipeline import Pipeline
@@ -69,7 +69,7 @@ def feature_maps(
     accepted = "'image': what devices return of groups is logits, not feature maps,"
     require("split", "group", not model.pipeline.examples.grouped, accepted)
     available = jnp.asarray(erasures.available(lost, model.pipeline.n))
-    return jax.device_get(_maps(*model[:3], images, available))
+    return jax.device_get(_maps(*model.trained, images, available))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -122,8 +122,8 @@ def features(
     figure = new_figure(1.6 * (wide + 1), (1.7 * len(images) + 0.8) * len(of_stages))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
     parts = figure.subfigures(len(of_stages), 1, squeeze=False)[:, 0]
-    plans = model.pipeline.stages
-    for part, stage, maps in zip(parts, plans, of_stages, strict=True):
+    coded = model.pipeline.stages
+    for part, stage, maps in zip(parts, coded, of_stages, strict=True):
         shown, columns = side_by_side(maps, channels)
         part.suptitle(
             f"{pattern_text(lost, model.pipeline.k)} lost; blocks "
@@ -296,16 +296,15 @@ def count_changes(model: CodedModel, split: Split, lost: Iterable[int]) -> Confu
     accepted = "classes, which can be confused"
     require("split.labels", "values", not are_values(split.labels), accepted)
     split = inputs_of_split(model.pipeline, split)
+    config = (model.results or {}).get("config", {})
     arrays = {"images": split.images, "labels": split.labels}
     (rows,) = predictions.measure(
-        TrainedPipeline(*model[:3]),
+        model.trained,
         placement.put_replicated(model.pipeline.mesh, arrays),
         [pattern],
         _classes,
         per_image=True,
-        stage_losses=(model.results or {})
-        .get("config", {})
-        .get("stage_losses", "held"),
+        stage_losses=config.get("stage_losses", "held"),
     )
     answer, expected, label = rows.astype(int).T
     spoiled = np.zeros((model.classes, model.classes + 1), int)

@@ -15,6 +15,7 @@ from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline, base_features
 from coded_jax.runs.config import tuples
 from coded_jax.types import PyTree
@@ -51,6 +52,11 @@ class CodedModel(NamedTuple):
     frozen: PyTree
     params: PyTree
     results: Any = None
+
+    @property
+    def trained(self) -> TrainedPipeline:
+        """Returns the functions with their variables, as evaluations take them."""
+        return TrainedPipeline(self.pipeline, self.frozen, self.params)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

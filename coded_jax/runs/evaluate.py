@@ -127,7 +127,7 @@ def evaluate(
         inputs = groups.inputs_of_split(pipeline, split)
         arrays = {"images": inputs.images, "labels": inputs.labels}
         of_part = predictions.measure(
-            TrainedPipeline(*model[:3]),
+            model.trained,
             placement.put_replicated(pipeline.mesh, arrays),
             patterns,
             _statistics,

@@ -70,8 +70,10 @@ def main(argv: list[str]) -> None:
     """Prints the plan of the flags, and draws its pieces."""
     config, console = config_from_flags(), Console(highlight=False)
     image, classes, _ = example_from_flags()
-    make = _plan_code if MODEL.value is None else _plan_model
-    plan = make(console, config, image.shape, classes)
+    if MODEL.value is None:
+        plan = _plan_code(console, config, image.shape, classes)
+    else:
+        plan = _plan_model(console, config, image.shape)
     if plan.channels != image.shape[-1] or not PICTURE.value:
         return  # what the first coded stage reads is no image
     # Perhaps padded, or cropped, before the first stage.
@@ -100,7 +102,7 @@ def _plan_code(
 
 
 def _plan_model(
-    console: Console, config: Config, shape: tuple[int, int, int], _: int
+    console: Console, config: Config, shape: tuple[int, int, int]
 ) -> SplitPlan:
     """Prints the stages that are found for a whole network; see `_plan_code`."""
     defaults = Config()
