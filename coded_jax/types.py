@@ -182,11 +182,106 @@ class SplitPlan:
         return self.rows.interior * self.columns.parts + self.columns.interior
 
     @property
+    def features_shape(self) -> tuple[int, int, int]:
+        """Shape of the features of the whole image, `(M*, M'*, D)`."""
+        return self.rows.out, self.columns.out, self.feature_channels
+
+    @property
     def work_fraction(self) -> float:
         """Cost of `f_conv` on one piece over its cost on the whole image."""
         return (self.rows.window * self.columns.window) / (
             self.rows.size * self.columns.size
         )
+
+    @property
+    def exact(self) -> bool:
+        """Whether the merged shares are the features of the whole image."""
+        return True
+
+
+class View(NamedTuple):
+    """A part of an image, which is made smaller where it is larger than a view.
+
+    Attributes:
+      top, left: its first row and column.
+      height, width: of the part, in pixels of the image.
+      mirrored: whether it is mirrored left to right.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewPlan:
+    """The views of images of one shape: a split of one round that is not exact.
+
+    A view need not contain the receptive field of any feature; the decoder estimates
+    the features of the whole image from those of all views.
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      views: n of them; the last r are parity, the others cover the image.
+      r: parity views.
+      size: `(h, w)` of every view, once it is made smaller.
+      output_shape: `(M, M', D)`, of what a device returns.
+      features_shape: `(M*, M'*, D)`, of the whole image.
+      mean, std: of pixels that come as bytes, on whose grid smaller images are rounded,
+        so that a view is sent as bytes; None for images of real numbers.
+    """
+
+    image_shape: tuple[int, int, int]
+    views: tuple[View, ...]
+    r: int
+    size: tuple[int, int]
+    output_shape: tuple[int, int, int]
+    features_shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def k(self) -> int:
+        """Number of views that are no parity."""
+        return len(self.views) - self.r
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the views that are no parity, one below the other."""
+        return self.k, 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.image_shape[-1]
+
+    @property
+    def piece_shape(self) -> tuple[int, int, int]:
+        """Shape of a view, `(h, w, C)`."""
+        return *self.size, self.channels
+
+    @property
+    def share_shape(self) -> tuple[int, int, int]:
+        """Shape of what a device returns, all of which is its share."""
+        return self.output_shape
+
+    @property
+    def work_fraction(self) -> float:
+        """Pixels of a view over those of the whole image."""
+        height, width, _ = self.image_shape
+        return self.size[0] * self.size[1] / (height * width)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the features of the whole image can be put together of those of the
+        pieces; of views they are estimated."""
+        return False
+
+
+Plan = SplitPlan | ViewPlan
+"""How an image is split: into windows that suffice, or into views."""
 
 
 class CodeShape(NamedTuple):
@@ -203,10 +298,10 @@ class CodeShape(NamedTuple):
     r: int
     piece: tuple[int, int, int]
     share: tuple[int, int, int]
-    plan: SplitPlan | None = None
+    plan: Plan | None = None
 
     @classmethod
-    def of(cls, plan: SplitPlan, r: int) -> CodeShape:
+    def of(cls, plan: Plan, r: int) -> CodeShape:
         """Returns the sizes of a code with r parity pieces for the pieces of a plan."""
         return cls(plan.k, r, plan.piece_shape, plan.share_shape, plan)
 
@@ -220,11 +315,12 @@ class CodeShape(NamedTuple):
         """Returns the plan, for codes that depend on it.
 
         Raises:
-          ValueError: the sizes come without one.
+          ValueError: the sizes come without one, or are those of views.
         """
-        if self.plan is None:
-            accepted = "the plan of the split, as CodeShape.of gives it,"
-            raise ValueError(f"shape.plan: None given, {accepted} accepted")
+        if not isinstance(self.plan, SplitPlan):
+            accepted = "the plan of an exact split, as CodeShape.of gives it,"
+            given = type(self.plan).__name__
+            raise ValueError(f"shape.plan: {given} given, {accepted} accepted")
         return self.plan
 
     def result(self, uncut: bool) -> tuple[int, int, int]:
@@ -279,6 +375,12 @@ class Traits(NamedTuple):
         but depends on the mean of its shares over the training images.
       lossy: whether queries that are data pieces differ from them, as where fewer bits
         are sent; found out of codes of the user's own.
+      fit: `(moments, ridge) -> params` of a decoder of least squares, see
+        `least_squares.Moments`; None of a code that is trained by steps, or not at all.
+      fit: `(moments, ridge) -> params` of a decoder of least squares, see
+        `least_squares.Moments`; None of a code that is trained by steps, or not at all.
+      fit: `(moments, ridge) -> params` of a decoder of least squares, see
+        `least_squares.Moments`; None of a code that is trained by steps, or not at all.
       flops: operations that it needs, if it computes more.
       parity_worker: `(params, frozen) -> variables` of a code whose mixtures are
         computed by networks of their own: those of the base model, with a leading axis
@@ -292,6 +394,7 @@ class Traits(NamedTuple):
     uncut: bool = False
     constants: Callable[[jax.Array], PyTree] | None = None
     lossy: bool = False
+    fit: Callable[[Any, float], PyTree] | None = None
     flops: CodeFlops = CodeFlops()
     parity_worker: Callable[[PyTree, PyTree], PyTree] | None = None
 
@@ -301,11 +404,13 @@ class Code(NamedTuple):
 
     Attributes:
       init: `key -> params`; an empty dict for a code with nothing to learn.
-      encode: `(params, pieces [k, B, h, w, C]) -> queries [n, B, h, w, C]`.
+      encode: `(params, pieces [k, B, h, w, C]) -> queries [n, B, h, w, C]`; of views
+        all n are given.
       decode: `(params, features [n, B, M, M', D], available) -> shares
         [k, B, M, M', D]`, where `available`, bool `[n, B]` or `[n, 1]`, is True where
         the result arrived. What stands in a lost slot, NaN included, has no effect. Of
-        a guided code: `(params, features, available, pieces)`.
+        a guided code: `(params, features, available, pieces)`. Of views, the features
+        of the whole image, `[1, B, M*, M'*, D]`.
       systematic: whether `shares[i]` is `features[i]` wherever that result arrived.
       quorum: the sets of results that suffice. Only the queries that it names are sent
         to devices: of `"all_data"` the parity pieces are blank.

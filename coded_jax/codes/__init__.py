@@ -10,6 +10,7 @@ from coded_jax.codes.config import CodeConfig as CodeConfig
 from coded_jax.codes.config import ConvolutionSplit as ConvolutionSplit
 from coded_jax.codes.config import GroupSplit as GroupSplit
 from coded_jax.codes.config import ImageSplit as ImageSplit
+from coded_jax.codes.config import ViewSplit as ViewSplit
 from coded_jax.codes.curves import berrut as berrut
 from coded_jax.codes.curves import spline as spline
 from coded_jax.codes.learned import learned_code as learned_code

@@ -1,7 +1,7 @@
 """Settings of a code: its sizes, its name, the way to split, and those of networks.
 
 Flags and `results.json` have flat settings, `split` and those of each way to split;
-`splitting_of` makes one of three records of them. A setting that is a field of others
+`splitting_of` makes one of four records of them. A setting that is a field of others
 alone is refused.
 """
 
@@ -24,6 +24,7 @@ from coded_jax.settings import (
     setting,
     tuple_of,
 )
+from coded_jax.splitting.views import NAMES, WORDING, is_view
 
 PRECISIONS = ("float32", "bfloat16")
 TAILS = ("frozen", "tuned")
@@ -42,7 +43,13 @@ STAGES = tuple_of(
     ",",
     "blocks as 1-2,3-4",
 )
+VIEWS_WORDING = f"views, each {WORDING} separated by commas,"
+VIEWS = tuple_of(Form(str, str, "a view"), ",", VIEWS_WORDING)
 CODE = Form(str, name_of, "the name of a code")
+
+
+def _are_views(texts: object) -> bool:
+    return isinstance(texts, tuple) and all(map(is_view, texts))
 
 
 def _ascending(stages: tuple[tuple[int, int], ...]) -> bool:
@@ -110,12 +117,58 @@ class ConvolutionSplit:
     least_spared: float
 
 
-Splitting = ImageSplit | GroupSplit | ConvolutionSplit
+@dataclasses.dataclass(frozen=True)
+class ViewSplit:
+    """Views of one image, which the whole convolutional part computes in one round.
+
+    Its fields are settings of `CodeConfig`.
+
+    Raises:
+      ValueError: a grid has not k crops, or there are not k views, or r parity views.
+    """
+
+    k: int
+    r: int
+    grid: Grid | None
+    halo: int
+    view_size: Grid | None
+    views: tuple[str, ...] | None
+    parity_views: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        k, r = self.k, self.r
+        fits = self.grid is None or math.prod(self.grid) == k
+        require("grid", self.grid, fits, f"rows x columns with a product of k={k}")
+        if self.views is not None:
+            require("views", self.views, len(self.views) == k, f"k={k} views")
+            for name, default in (("grid", None), ("halo", 0)):
+                value = getattr(self, name)
+                require(name, value, value == default, f"{default} with views")
+        given, named = self.parity_views, len(NAMES)
+        fits = len(given) == r if given is not None else r <= named
+        wording = f"r={r} views" + f", to be named for r > {named}" * (r > named)
+        require("parity_views", given, fits, wording)
+
+    @property
+    def parity(self) -> tuple[str, ...]:
+        """Names of the parity views."""
+        return NAMES[: self.r] if self.parity_views is None else self.parity_views
+
+    @property
+    def crops(self) -> Grid:
+        """Rows and columns of crops; if no grid is given, as many of both as k allows,
+        or more columns."""
+        rows = max(x for x in range(1, math.isqrt(self.k) + 1) if self.k % x == 0)
+        return self.grid or (rows, self.k // rows)
+
+
+Splitting = ImageSplit | GroupSplit | ConvolutionSplit | ViewSplit
 
 SPLITS: dict[str, type[Splitting]] = {
     "image": ImageSplit,
     "group": GroupSplit,
     "convolution": ConvolutionSplit,
+    "views": ViewSplit,
 }
 
 
@@ -156,8 +209,30 @@ class CodeConfig(LearnedConfig):
     halo: int = setting(
         0,
         "pixels of a stage's input that a piece has at each side beyond those that its "
-        "share depends on",
+        "share depends on; or a view beyond its own part of the image",
         integers(0),
+    )
+    view_size: tuple[int, int] | None = setting(
+        None,
+        "with split=views: rows x columns of a view, as 64x64; those of the crops of "
+        "grid and halo, or of the smallest of views, if not given",
+        Accepted(
+            lambda size: len(size) == 2 and min(size) >= 1, "rows x columns from 1 on"
+        ),
+        GRID,
+    )
+    views: tuple[str, ...] | None = setting(
+        None,
+        "with split=views: k parts of an image, larger ones made smaller; the crops of "
+        "grid and halo if not given",
+        Accepted(_are_views, VIEWS_WORDING),
+        VIEWS,
+    )
+    parity_views: tuple[str, ...] | None = setting(
+        None,
+        "with split=views: r more; the first r of whole,centre,mirrored if not given",
+        Accepted(_are_views, VIEWS_WORDING),
+        VIEWS,
     )
     stages: tuple[tuple[int, int], ...] | None = setting(
         None,
@@ -170,7 +245,9 @@ class CodeConfig(LearnedConfig):
         "image",
         "pieces of one image; or k images coded together by the whole network (group); "
         "or pieces of the input of every convolution of the coded stages, each one "
-        "coded by itself (convolution), for codes without a training",
+        "coded by itself (convolution), for codes without a training; or crops and "
+        "smaller versions of one image, which the whole convolutional part computes in "
+        "one round (views), and nothing of it is exact",
         one_of(SPLITS),
     )
     least_spared: float = setting(

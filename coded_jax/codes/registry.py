@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from coded_jax.checks import require
-from coded_jax.codes import curves, linear
+from coded_jax.codes import curves, linear, views
 from coded_jax.codes.learned import learned_code, no_parity
 from coded_jax.codes.learned_config import LearnedConfig
 from coded_jax.codes.own_code import own_code
 from coded_jax.codes.parity_model import parity_model
-from coded_jax.types import Code, CodeShape, PyTree
+from coded_jax.types import Code, CodeShape, PyTree, ViewPlan
 
 
 class CodeEntry(NamedTuple):
@@ -28,6 +28,8 @@ class CodeEntry(NamedTuple):
       title: likewise, in headings; networks without width.
       fewest_pieces: the least k that it is built for.
       meaning: a line for newcomers; empty for functions of the user's own.
+      of_views: `shape -> Code` of views, see `types.ViewPlan`; None of codes that need
+        pieces with exact shares.
     """
 
     make: Callable[[CodeShape, PyTree, LearnedConfig], Code]
@@ -36,6 +38,7 @@ class CodeEntry(NamedTuple):
     title: str = "{code} code"
     fewest_pieces: int = 2
     meaning: str = ""
+    of_views: Callable[[CodeShape], Code] | None = None
 
 
 def _from_shape(
@@ -59,6 +62,7 @@ CODES: dict[str, CodeEntry] = {
         label="{recipe} {encoder} / {decoder}",
         title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
         meaning="parity pieces and what decodes them, both trained",
+        of_views=views.views_code,
     ),
     NO_PARITY: CodeEntry(
         lambda shape, variables, config: no_parity(shape, learned_code(shape, config)),
@@ -66,6 +70,7 @@ CODES: dict[str, CodeEntry] = {
         label="{code} {decoder}",
         title="{recipe} recipe, {encoder} encoder, {decoder} decoder",
         meaning="as learned, but without parity pieces: its decoder guesses",
+        of_views=views.without_parity,
     ),
     "parity_model": CodeEntry(
         lambda shape, variables, config: parity_model(
@@ -92,6 +97,9 @@ CODES: dict[str, CodeEntry] = {
     "addition": _from_shape(linear.addition, "sums of the pieces"),
     "berrut": _from_shape(curves.berrut, "pieces on a rational curve"),
     "spline": _from_shape(curves.spline, "pieces on splines"),
+    "mean_of_views": _from_shape(
+        views.mean_of_views, "views alone: the mean of the results that arrived"
+    )._replace(of_views=views.mean_of_views),
 }
 
 AnyCode = str | Callable[[CodeShape], Code]
@@ -113,6 +121,11 @@ def make_code(
       ValueError: there is none of that name, it cannot be built with these settings,
         or the function is refused, see `own_code`.
     """
+    if isinstance(shape.plan, ViewPlan):
+        of_views = {name: x.of_views for name, x in CODES.items() if x.of_views}
+        accepted = f"one of {list(of_views)} with split=views"
+        require("code", name_of(code), code in of_views, accepted)
+        return of_views[code](shape)
     if not isinstance(code, str):
         return own_code(name_of(code), code, shape)
     require("code", code, code in CODES, f"one of {list(CODES)}")

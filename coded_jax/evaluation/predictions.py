@@ -154,7 +154,7 @@ class Uncoded(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _take_rows(
+def take_rows(
     arrays: dict[str, jax.Array], start: jax.Array, size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Takes `size` rows of a split from `start` on, repeating the last one at the end;
@@ -182,12 +182,17 @@ def uncoded_chunks(
     total, *positions = arrays["labels"].shape
     most = max(1, min(CHUNK, LABELS // math.prod(positions)))
     size = padded_size(pipeline.mesh, size or min(most, total))
-    # One program for all codes around a base model, since it uses none.
-    uncoded = pipeline.with_codes(lambda shape, code: _NO_CODE)
+    uncoded = without_code(pipeline)
     for start in range(0, total, size):
-        images, labels, weight = _take_rows(arrays, np.int32(start), size)
+        images, labels, weight = take_rows(arrays, np.int32(start), size)
         target, expected = run_uncoded(uncoded, frozen, images)
         yield Uncoded(images, labels, weight, target, expected)
+
+
+def without_code(pipeline: Pipeline) -> Pipeline:
+    """Returns the pipeline for `run_uncoded`, which uses no code: the same for all codes
+    around a base model, so that one program serves them."""
+    return pipeline.with_codes(lambda shape, code: _NO_CODE)
 
 
 _NO_CODE = Code(lambda key: {}, lambda params, x: x, lambda params, x, available: x)

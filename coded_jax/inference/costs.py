@@ -13,7 +13,7 @@ from coded_jax.codes import erasures, quorum
 from coded_jax.inference.operations import count_operations, operations_and_output
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.inference.stages import CodedStage
-from coded_jax.splitting import SplitPlan
+from coded_jax.splitting import Plan, ViewPlan
 from coded_jax.types import BaseModel, Block, PyTree, apart
 
 Shape = tuple[int, ...]
@@ -158,7 +158,7 @@ class StageCost(NamedTuple):
     input_shape: Shape
     output_shape: Shape
     flops: float
-    plan: SplitPlan | None = None
+    plan: Plan | None = None
     trip: Round | None = None
 
 
@@ -267,7 +267,7 @@ def code_flops(pipeline: Pipeline, stage: CodedStage) -> tuple[float, float]:
     k, n = pipeline.k, pipeline.n
     params = jax.eval_shape(code.init, jax.random.key(0))
     if code.traits.flops.encode is None:
-        pieces = _floats(k, 1, *plan.piece_shape)
+        pieces = _floats(k if plan.exact else n, 1, *plan.piece_shape)
         encode = count_operations(code.encode, params, pieces)
     else:
         encode = float(code.traits.flops.encode * math.prod(plan.piece_shape))
@@ -289,12 +289,14 @@ def count_flops(f: Block, variables: PyTree, shape: Shape) -> float:
 
 def _sends_pixels(pipeline: Pipeline, stage: CodedStage) -> bool:
     """Returns whether the devices can be sent pixels of a byte, to be normalised there:
-    copies of pieces of the images, not mixtures."""
+    copies of pieces of the images, not mixtures; or views of them."""
     copies = quorum.pieces_of(stage.code.quorum, pipeline.k, pipeline.n)
     sent = quorum.sent(stage.code.quorum, pipeline.k, pipeline.n)
     is_first = stage is pipeline.stages[0] and stage.before.blocks is None
     pixels = pipeline.image_dtype == "uint8"
-    return is_first and pixels and all(copies[i] is not None for i in sent)
+    views = isinstance(stage.plan, ViewPlan)
+    copied = views or all(copies[i] is not None for i in sent)
+    return is_first and pixels and copied
 
 
 def coded_fraction(costs: Sequence[StageCost]) -> float:

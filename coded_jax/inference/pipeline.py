@@ -153,10 +153,11 @@ class Pipeline(NamedTuple):
 
     @property
     def learns(self) -> bool:
-        """Returns whether a code has parameters that a training sets."""
+        """Returns whether a code has parameters that a training sets step by step."""
         params = jax.eval_shape(self.init, jax.random.key(0))
-        constant = all(stage.code.traits.constants for stage in self.stages)
-        return bool(jax.tree.leaves(params)) and not constant
+        traits = [stage.code.traits for stage in self.stages]
+        at_once = all(own.constants or own.fit for own in traits)
+        return bool(jax.tree.leaves(params)) and not at_once
 
     @property
     def nonnegative(self) -> bool:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from coded_jax import splitting
 from coded_jax.codes import margins
 from coded_jax.devices.placement import PieceMap, run_locally
-from coded_jax.splitting import SplitPlan
+from coded_jax.splitting import Plan
 from coded_jax.types import (
     Block,
     Code,
@@ -61,7 +61,7 @@ class CodedStage(NamedTuple):
 
     f_conv: Block
     blocks: tuple[int, int]
-    plan: SplitPlan
+    plan: Plan
     code: Code
     before: Segment = Segment()
 

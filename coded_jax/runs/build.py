@@ -13,7 +13,14 @@ from jax.sharding import Mesh
 
 from coded_jax import checks, codes
 from coded_jax.checks import require
-from coded_jax.codes import AnyCode, CodeConfig, ConvolutionSplit, GroupSplit
+from coded_jax.codes import (
+    AnyCode,
+    CodeConfig,
+    ConvolutionSplit,
+    GroupSplit,
+    ImageSplit,
+    ViewSplit,
+)
 from coded_jax.data import groups
 from coded_jax.data.user_data import require_statistics
 from coded_jax.inference.pipeline import Coding, Examples, Pipeline
@@ -21,9 +28,10 @@ from coded_jax.inference.stages import CodedStage, Segment, whole_stage
 from coded_jax.inference.tails import copy_tail
 from coded_jax.models import make_base_model
 from coded_jax.runs.config import OWN, BaseConfig, Config
-from coded_jax.splitting import SplitPlan
+from coded_jax.splitting import SplitPlan, ViewPlan, views
 from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
+from coded_jax.splitting.pooling import cut_at_pooling
 from coded_jax.types import BaseModel, Block, CodeShape, PyTree, apart, chain
 
 
@@ -55,6 +63,9 @@ def build_pipeline(
         base = groups.group_base(base, shape[0])
         plan = groups.group_plan(shape, config.k, classes)
         blocks, plans = base.blocks, {(1, 1): plan}
+    elif isinstance(config.splitting, ViewSplit):
+        base, plan = _plan_views(config.splitting, base, variables, examples)
+        blocks, plans = base.blocks, {(1, len(base.blocks)): plan}
     else:
         blocks, plans = _plan_stages(config, base, variables, shape)
     stages, done = [], 0
@@ -175,7 +186,7 @@ def _plan_stages(
                     number = len(blocks) + 2 * j  # between blocks of the client
                     plans[number, number] = plan
                 blocks.extend(parts)
-            elif not isinstance(splitting, GroupSplit):
+            elif isinstance(splitting, ImageSplit):
                 plans[first, last] = make_plan(
                     f_conv, variables, shape, splitting.grid_of(i), splitting.halo
                 )
@@ -189,6 +200,37 @@ def _plan_stages(
             ) from error
         x, done = jax.eval_shape(f_conv, variables, x), last
     return (*blocks, *base.blocks[done:]), plans
+
+
+def _plan_views(
+    splitting: ViewSplit, base: BaseModel, variables: PyTree, examples: Examples
+) -> tuple[BaseModel, ViewPlan]:
+    """Plans the views of images.
+
+    Returns:
+      The base model, whose last block is the pooling that its head began with, if it
+      began with one; and the plan.
+    """
+    shape = examples.shape
+    crops = views.grid_views(shape, splitting.crops, splitting.halo)
+    size = splitting.view_size or (crops[0].height, crops[0].width)
+    if splitting.views is not None:
+        crops = [views.view_of(text, shape, (1, 1)) for text in splitting.views]
+        least = min(view.height for view in crops), min(view.width for view in crops)
+        size = splitting.view_size or least
+        crops = [views.view_of(text, shape, size) for text in splitting.views]
+    parity = [views.view_of(text, shape, size) for text in splitting.parity]
+    plan = views.plan_views(base.f_conv, variables, shape, crops, parity, size)
+    if plan.output_shape != plan.features_shape:
+        shapes = plan.features_shape, plan.output_shape
+        halves = cut_at_pooling(base.head, variables, *shapes)
+        if halves is not None:
+            pool, head = halves
+            blocks = (*base.blocks, pool)
+            base = base._replace(blocks=blocks, head=head, hidden=None)
+            plan = views.plan_views(base.f_conv, variables, shape, crops, parity, size)
+    mean, std = examples.mean, examples.std
+    return base, dataclasses.replace(plan, mean=mean, std=std)
 
 
 def _has_parity_workers(pipeline: Pipeline) -> bool:

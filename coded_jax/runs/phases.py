@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -20,10 +21,24 @@ from coded_jax.devices import processes
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.progress import LiveTable, PhaseLog
-from coded_jax.runs.workdir import CHECKPOINTS, checkpoint_folder, phase_of
+from coded_jax.runs.workdir import (
+    CHECKPOINTS,
+    MOMENTS,
+    checkpoint_folder,
+    phase_of,
+    write_atomically,
+)
 from coded_jax.training import checkpoints, exact_targets, tasks
+from coded_jax.training import views
 from coded_jax.training.config import TrainConfig
-from coded_jax.training.loop import Fitted, Observer, Task, fit, seed_of
+from coded_jax.training.loop import (
+    Fitted,
+    Interrupted,
+    Observer,
+    Task,
+    fit,
+    seed_of,
+)
 from coded_jax.training.optimizers import Regime
 from coded_jax.training.signals import stop_requests
 from coded_jax.training.steps import MAPS_SEEDS, initial_state, steps_per_call
@@ -31,6 +46,9 @@ from coded_jax.types import Dataset, PyTree
 
 BASE, CODE = "base", "code"
 """The phases that train the base model and the code; others train baselines."""
+
+SAVED_IMAGES = 5000
+"""After so many images the sums of a fit are kept anew."""
 
 KEY_NUMBERS = {CODE: 1, "no_parity": 2}
 """Numbers that the keys of these codes' draws are made with; those of other codes are
@@ -169,6 +187,11 @@ def train_code(
             state = initial_state(lambda key: params, optimizer, key)
             checkpoints.save(checkpoint_folder(watch.folder, name), 1, state)
         return [Fitted(params, None, 1, 0.0)]
+    if all(stage.code.traits.fit for stage in pipeline.stages):
+        return [
+            _fit_at_once(pipeline, frozen, inputs, config, watch, arrays, name, seed)
+            for seed in range(config.seeds)
+        ]
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
     number = KEY_NUMBERS.get(name) or zlib.crc32(name.encode())
     first = jax.random.fold_in(key, number)
@@ -188,6 +211,63 @@ def train_code(
                 stop=watch.stop,
             )
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
+
+
+def _fit_at_once(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    inputs: Dataset,
+    config: TrainConfig,
+    watch: Watch,
+    arrays: dict[str, Any],
+    name: str,
+    seed: int,
+) -> Fitted:
+    """Fits a decoder of least squares; arguments as of `train_code`, for one seed.
+
+    The sums over the images are the same for all codes: they are kept in the folder, or
+    in `arrays`.
+    """
+    begun, phase, images = time.perf_counter(), phase_of(name, seed), arrays["images"]
+    first = jax.random.fold_in(jax.random.key(config.seed), KEY_NUMBERS[CODE])
+    key = jax.random.fold_in(first, seed) if seed else first
+    passes = views.Passes(config.epochs, config.code_augmentation, key)
+    goal, known = passes.images(len(images)), arrays.setdefault("moments", {})
+    file = watch.folder and watch.folder / MOMENTS / f"{seed}.npz"
+    sums = known.get(seed) or (file and views.read(file)) or None
+    row = watch.table.begin(phase, goal)
+    for sums in views.moments_of(pipeline, frozen, images, passes, sums):
+        watch.table.update(row.id, completed=sums.seen)
+        stopped = processes.any_process(watch.stop())
+        ends = sums.seen == goal or sums.seen % SAVED_IMAGES < views.CHUNK
+        if file and (stopped or ends):
+            _write_sums(file, sums)
+        if stopped:
+            raise Interrupted(f"stopped in the fit of {phase}, saved up to there")
+    assert sums is not None
+    known[seed] = sums
+    watch.table.update(row.id, completed=goal)
+    ridges = views.RIDGES if config.ridge is None else (config.ridge,)
+    validation = tasks.device_arrays(pipeline.mesh, inputs.validation)
+    choice = views.choose(pipeline, frozen, sums.moments, validation, ridges)
+    regime = code_regime(config, pipeline.coding.recipe)
+    steps = -(-goal // regime.batch_size)
+    if watch.folder:
+        # As if by steps of training, so that it is loaded like any other.
+        optimizer = regime.optimizer(len(images))
+        state = initial_state(lambda key: choice.params, optimizer, key)
+        checkpoints.save(checkpoint_folder(watch.folder, phase), steps, state)
+    return Fitted(choice.params, choice.score, steps, time.perf_counter() - begun)
+
+
+def _write_sums(file: Path, sums: views.Sums) -> None:
+    """Keeps sums, whole or not at all; of several processes, the lead does."""
+
+    def write_file() -> None:
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, views.write(sums))
+
+    processes.by_lead(write_file)
 
 
 def training_arrays(

@@ -125,7 +125,7 @@ def prepare(
     start = kept_base.start_of(config, pipeline.base, dataset, folders)
     if base_folder and kept_base.is_kept(base_folder):
         kept_base.read(base_folder)  # it may be damaged
-    begun = (workdir.CHECKPOINTS, workdir.MEASURED)
+    begun = (workdir.CHECKPOINTS, workdir.MEASURED, workdir.MOMENTS)
     resumed = any((f / name).exists() for f in folders for name in begun)
     write = processes.is_lead()
     if folder and base_folder and base_folder != folder:

@@ -21,7 +21,8 @@ RESULTS = "results.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MEASURED = "measured"
-MADE = (CHECKPOINTS, MEASURED, RESULTS)
+MOMENTS = "moments"
+MADE = (CHECKPOINTS, MEASURED, MOMENTS, RESULTS)
 """Shows, each by itself, that a run was begun in a folder."""
 EXTENT = ("baselines", "seeds", "tried")
 """Flags of the amount of training and evaluation; checkpoints serve any of them."""

@@ -26,7 +26,8 @@ from coded_jax.checks import (
 )
 from coded_jax.splitting.receptive_field import analyse
 from coded_jax.splitting.traces import Field
-from coded_jax.types import AxisPlan, PyTree, SplitPlan
+from coded_jax.splitting.views import take_views
+from coded_jax.types import AxisPlan, Plan, PyTree, SplitPlan, ViewPlan
 
 
 def make_plan(
@@ -142,19 +143,21 @@ def plan_axis(
     )
 
 
-def split(plan: SplitPlan, images: jax.Array) -> jax.Array:
-    """Cuts images into the overlapping pieces of a plan.
+def split(plan: Plan, images: jax.Array) -> jax.Array:
+    """Cuts images into the overlapping pieces of a plan, or takes their views.
 
     Args:
-      plan: from `make_plan`.
+      plan: from `make_plan` or `plan_views`.
       images: `[B, H, W, C]`.
 
     Returns:
-      `[k, B, h, w, C]`, of the same dtype.
+      `[k, B, h, w, C]`, or of views `[n, B, h, w, C]`, of the same dtype.
 
     Raises:
       ValueError: the images do not have the plan's shape.
     """
+    if isinstance(plan, ViewPlan):
+        return take_views(plan, images)
     rows, columns = plan.rows, plan.columns
     require_shape("images", images, ("B", rows.size, columns.size, plan.channels))
     return jnp.stack(
@@ -196,18 +199,20 @@ def cut(
     )
 
 
-def cut_offsets(plan: SplitPlan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
+def cut_offsets(plan: Plan, copied: Sequence[int | None]) -> list[tuple[int, int]]:
     """Returns first row and column of each share in the output of its piece."""
+    if isinstance(plan, ViewPlan):
+        return [(0, 0)] * len(copied)
     offsets = [(i, j) for i in plan.rows.cuts for j in plan.columns.cuts]
     return [offsets[plan.interior if i is None else i] for i in copied]
 
 
-def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
+def merge(plan: Plan, shares: jax.Array) -> jax.Array:
     """Joins the shares of the features, dropping the surplus.
 
     Args:
-      plan: from `make_plan`.
-      shares: `[k, B, M, M', D]`.
+      plan: from `make_plan` or `plan_views`.
+      shares: `[k, B, M, M', D]`, or of views `[1, B, M*, M'*, D]`.
 
     Returns:
       `[B, M*, M'*, D]`.
@@ -215,6 +220,9 @@ def merge(plan: SplitPlan, shares: jax.Array) -> jax.Array:
     Raises:
       ValueError: the shares do not have the plan's shape.
     """
+    if isinstance(plan, ViewPlan):
+        require_shape("shares", shares, (1, "B", *plan.features_shape))
+        return shares[0]
     require_shape("shares", shares, (plan.k, "B", *plan.share_shape))
     rows, columns = plan.grid
     strips = []

@@ -110,7 +110,19 @@ class TrainConfig:
         one_of(DECODER_STARTS),
     )
     epochs: float = setting(
-        10, "epochs of the code; may be a fraction", more_than(0, MAX_EPOCHS), FLOAT
+        10,
+        "epochs of the code; may be a fraction. Of decoders that are fitted by least "
+        "squares, passes over the images, each with its own augmentation",
+        more_than(0, MAX_EPOCHS),
+        FLOAT,
+    )
+    ridge: float | None = setting(
+        None,
+        "penalty of decoders that are fitted by least squares, as those of views, over "
+        "the mean square of a result's values; chosen by the validation part if not "
+        "given",
+        more_than(0),
+        FLOAT,
     )
     train_images: int | None = setting(
         None,

@@ -71,8 +71,7 @@ def keeps_targets(pipeline: Pipeline, total: int, memory: int) -> bool:
 def _zeros(pipeline: Pipeline, total: int) -> tuple[jax.Array, ...]:
     """Returns arrays for the exact outputs of all coded stages, of `total` inputs."""
     plans = [stage.plan for stage in pipeline.stages]
-    shapes = [(p.rows.out, p.columns.out, p.feature_channels) for p in plans]
-    zeros = tuple(jnp.zeros((total, *shape), pipeline.dtype) for shape in shapes)
+    zeros = tuple(jnp.zeros((total, *p.features_shape), pipeline.dtype) for p in plans)
     return placement.replicated(pipeline.mesh, zeros)
 
 

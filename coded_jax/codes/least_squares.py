@@ -1,0 +1,96 @@
+"""Least squares for every erasure pattern, from the moments of results and targets.
+
+The best linear estimate of a target from any set of results follows from means, the
+Gram matrix of all results and their products with the target: of a pattern it takes
+the rows and columns of what arrived. So one pass over images fits them all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from coded_jax.codes import erasures
+
+
+class Moments(NamedTuple):
+    """Sums over images, float64. Those of different images add up.
+
+    Attributes:
+      count: images.
+      results: `[n, Q]`, sums of the results' values.
+      target: `[P]`, of the target.
+      gram: `[n Q, n Q]`, of products of the results' values with each other.
+      cross: `[n Q, P]`, with the target.
+    """
+
+    count: float
+    results: np.ndarray
+    target: np.ndarray
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def plus(self, more: Moments) -> Moments:
+        """Returns the moments of both sets of images together."""
+        return Moments(*(a + b for a, b in zip(self, more, strict=True)))
+
+    @classmethod
+    def zero(cls, n: int, results: int, target: int) -> Moments:
+        """Returns those of no image, of n results of so many values, and a target."""
+        shapes = (n, results), (target,), (n * results,) * 2, (n * results, target)
+        return cls(0.0, *map(np.zeros, shapes))
+
+
+class Estimates(NamedTuple):
+    """Linear estimates of a target, one for each set of results, float32.
+
+    That of a set is at the place `sum(arrived * 2^i)`; it is `results @ weights[place]
+    + bias[place]`, where what did not arrive is 0.
+
+    Attributes:
+      weights: `[2^n, n Q, P]`.
+      bias: `[2^n, P]`.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+
+def solve(moments: Moments, ridge: float) -> Estimates:
+    """Fits a linear estimate for each of the 2^n sets of results.
+
+    Its weights minimise the squared error, and `ridge` times the mean square of a
+    value of the results times the squares of their differences from those of a simple
+    estimate: the mean of the results, where they have as many values as the target, or
+    else 0.
+
+    Args:
+      moments: of one image or more.
+      ridge: of the penalty, more than 0.
+    """
+    (n, size), outputs = moments.results.shape, len(moments.target)
+    means, target = moments.results / moments.count, moments.target / moments.count
+    flat = means.reshape(-1)
+    gram = moments.gram / moments.count - np.outer(flat, flat)
+    cross = moments.cross / moments.count - np.outer(flat, target)
+    weights = np.zeros((2**n, n * size, outputs), np.float32)
+    bias = np.zeros((2**n, outputs), np.float32)
+    penalty = ridge * np.trace(gram) / len(gram) + np.finfo(np.float32).tiny
+    for lost in erasures.patterns_up_to(n, n):
+        arrived = [i for i in range(n) if i not in lost]
+        place = sum(2**i for i in arrived)
+        rows = np.concatenate([np.arange(size) + i * size for i in arrived or [0]])
+        if not arrived:
+            bias[place] = target
+            continue
+        simple = np.zeros((len(rows), outputs))
+        if size == outputs:
+            simple = np.tile(np.eye(size) / len(arrived), (len(arrived), 1))
+        own = gram[np.ix_(rows, rows)]
+        wanted = cross[rows] - own @ simple
+        own[np.diag_indices(len(rows))] += penalty
+        found = simple + np.linalg.solve(own, wanted)
+        weights[place][rows] = found
+        bias[place] = target - flat[rows] @ found
+    return Estimates(weights, bias)
