@@ -98,7 +98,9 @@ def _plan_of(shape: CodeShape) -> ViewPlan:
     plan = shape.plan
     accepted = "that of views, with split=views,"
     if not isinstance(plan, ViewPlan):
-        raise ValueError(f"shape.plan: {type(plan).__name__} given, {accepted} accepted")
+        raise ValueError(
+            f"shape.plan: {type(plan).__name__} given, {accepted} accepted"
+        )
     return plan
 
 

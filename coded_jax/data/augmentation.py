@@ -15,6 +15,9 @@ float32. The key alone decides how."""
 
 SHIFT = 2  # pixels
 AFFINE = 0.15  # most change of a coefficient of the identity map
+LEAST_CROP = 0.35  # of an image's area
+MOST_STRETCH = 4 / 3  # of the sides of a crop against each other
+COLOUR = 0.4  # most change of brightness, contrast and saturation
 
 
 def shift(
@@ -88,10 +91,66 @@ def affine_map(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return channels.astype(image.dtype)
 
 
+def resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Cuts a part out of each image and enlarges it to the image's size.
+
+    It has 35 to 100 % of the area, sides that are up to a third longer or shorter
+    against each other than the image's, and is anywhere (Szegedy et al. 2015).
+    """
+    keys, (batch, height, width, _) = jax.random.split(key, 4), images.shape
+    uniform = functools.partial(jax.random.uniform, shape=(batch,))
+    area, longest = uniform(keys[0], minval=LEAST_CROP), jnp.log(MOST_STRETCH)
+    stretch = jnp.exp(uniform(keys[1], minval=-longest, maxval=longest))
+    rows = _enlarge(keys[2], jnp.sqrt(area * stretch), height)
+    columns = _enlarge(keys[3], jnp.sqrt(area / stretch), width)
+    pixels = images.astype(jnp.float32)
+    return _as(images, jnp.einsum("bip,bpqc,bjq->bijc", rows, pixels, columns))
+
+
+def _enlarge(key: jax.Array, part: jax.Array, size: int) -> jax.Array:
+    """Returns weights `[B, size, size]` of pixels in those of an enlarged part, which
+    is anywhere along the axis, bilinear."""
+    part = jnp.minimum(part, 1)
+    start = jax.random.uniform(key, part.shape) * (1 - part) * size
+    places = (jnp.arange(size) + 0.5) * part[:, None] + start[:, None] - 0.5
+    places = jnp.clip(places, 0, size - 1)[..., None]
+    return jnp.maximum(0, 1 - jnp.abs(places - jnp.arange(size)))
+
+
+def colour(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Changes brightness, contrast and saturation of each image by up to 40 %."""
+    bounds = {"minval": 1 - COLOUR, "maxval": 1 + COLOUR}
+    factors = jax.random.uniform(key, (3, len(images), 1, 1, 1), **bounds)
+    x = images.astype(jnp.float32) * factors[0]
+    for factor, axes in zip(factors[1:], ((1, 2, 3), 3), strict=True):
+        grey = x.mean(axes, keepdims=True)
+        x = grey + (x - grey) * factor
+    return _as(images, x)
+
+
+def _as(images: jax.Array, changed: jax.Array) -> jax.Array:
+    """Returns images of the dtype that they had, pixels rounded."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        changed = jnp.clip(jnp.round(changed), 0, 255)
+    return changed.astype(images.dtype)
+
+
+def _in_turn(*changes: Augmentation) -> Augmentation:
+    def change(key: jax.Array, images: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, len(changes))
+        for own, own_key in zip(changes, keys, strict=True):
+            images = own(own_key, images)
+        return images
+
+    return change
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": lambda key, images: images,
     "shift": shift,
     "flip_shift": functools.partial(shift, after=mirror),
     "flip_crop": functools.partial(shift, after=mirror, most=None),
     "affine": functools.partial(shift, after=distort),
+    "resized_crop": resized_crop,
+    "photo": _in_turn(mirror, resized_crop, colour),
 }

@@ -190,8 +190,8 @@ def uncoded_chunks(
 
 
 def without_code(pipeline: Pipeline) -> Pipeline:
-    """Returns the pipeline for `run_uncoded`, which uses no code: the same for all codes
-    around a base model, so that one program serves them."""
+    """Returns the pipeline for `run_uncoded`, which uses no code: the same for all
+    codes around a base model, so that one program serves them."""
     return pipeline.with_codes(lambda shape, code: _NO_CODE)
 
 

@@ -28,8 +28,7 @@ from coded_jax.runs.workdir import (
     phase_of,
     write_atomically,
 )
-from coded_jax.training import checkpoints, exact_targets, tasks
-from coded_jax.training import views
+from coded_jax.training import checkpoints, exact_targets, tasks, views
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import (
     Fitted,
@@ -234,9 +233,9 @@ def _fit_at_once(
     passes = views.Passes(config.epochs, config.code_augmentation, key)
     goal, known = passes.images(len(images)), arrays.setdefault("moments", {})
     file = watch.folder and watch.folder / MOMENTS / f"{seed}.npz"
-    sums = known.get(seed) or (file and views.read(file)) or None
+    sums = begun_sums = known.get(seed) or (file and views.read(file)) or None
     row = watch.table.begin(phase, goal)
-    for sums in views.moments_of(pipeline, frozen, images, passes, sums):
+    for sums in views.moments_of(pipeline, frozen, images, passes, begun_sums):
         watch.table.update(row.id, completed=sums.seen)
         stopped = processes.any_process(watch.stop())
         ends = sums.seen == goal or sums.seen % SAVED_IMAGES < views.CHUNK

@@ -141,7 +141,8 @@ def of_codes(pipeline: Pipeline, variables: PyTree) -> str:
     for stage in pipeline.stages:
         plan, code = stage.plan, stage.code
         params = jax.eval_shape(code.init, key)
-        pieces = jax.ShapeDtypeStruct((pipeline.k, 2, *plan.piece_shape), jnp.float32)
+        given = pipeline.k if plan.exact else pipeline.n
+        pieces = jax.ShapeDtypeStruct((given, 2, *plan.piece_shape), jnp.float32)
         shares = jax.ShapeDtypeStruct((pipeline.n, 2, *stage.result_shape), jnp.float32)
         mean = jax.ShapeDtypeStruct((pipeline.k, *plan.share_shape), jnp.float32)
         available = jax.ShapeDtypeStruct((pipeline.n, 2), jnp.bool_)

@@ -24,6 +24,7 @@ from coded_jax.runs.config import Config
 from coded_jax.runs.evaluate import Measured
 from coded_jax.runs.phases import BASE, CODE
 from coded_jax.runs.prepare import Experiment
+from coded_jax.splitting.views import text_of
 from coded_jax.training.loop import Fitted
 from coded_jax.types import PyTree
 
@@ -161,6 +162,8 @@ def _split(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
         "r": pipeline.r,
         "grid": first.grid,
         "piece_shape": first.piece_shape,
+        "exact": all(stage.plan.exact for stage in pipeline.stages),
+        **({"views": [*map(text_of, first.views)]} if not first.exact else {}),
         "work_fraction": round(costs.work_fraction(stages), 4),
         "coded_fraction": round(costs.coded_fraction(stages), 4),
         "stages": [

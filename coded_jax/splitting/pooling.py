@@ -85,7 +85,10 @@ def cut_at_pooling(
         if any(len(live) != 1 for live in lives):
             continue
         one, more, small = (live.pop().aval for live in lives)
-        batches = one.shape[:1] == (BATCH,) and more.shape == (BATCH + 1, *one.shape[1:])
+        batches = one.shape[:1] == (BATCH,) and more.shape == (
+            BATCH + 1,
+            *one.shape[1:],
+        )
         fewer = math.prod(one.shape[1:]) < math.prod(shape)
         real = jnp.issubdtype(one.dtype, jnp.floating)
         if batches and fewer and real and one.shape == small.shape:
@@ -104,5 +107,7 @@ def _scales(eqn: Any) -> bool:
 def _live(flat: Flat, cut: int) -> set[Any]:
     """Returns the values made before a cut that are read behind it."""
     made = {v for eqn in flat.dynamic[:cut] for v in eqn.outvars} | {flat.image}
-    read = {v for eqn in flat.dynamic[cut:] for v in eqn.invars if not hasattr(v, "val")}
+    read = {
+        v for eqn in flat.dynamic[cut:] for v in eqn.invars if not hasattr(v, "val")
+    }
     return made & (read | flattening.variables_among(flat.results))

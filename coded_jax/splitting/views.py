@@ -120,9 +120,7 @@ def plan_views(
     """
     covered = np.zeros(image_shape[:2], bool)
     for view in data:
-        covered[view.top : view.top + view.height, view.left :][
-            :, : view.width
-        ] = True
+        covered[view.top : view.top + view.height, view.left :][:, : view.width] = True
     texts = [*map(text_of, data)]
     require("views", texts, bool(covered.all()), "data views that cover the image")
     outputs = []

@@ -1,4 +1,4 @@
-"""Fitting decoders of least squares: one pass over images, then a penalty by validation.
+"""Fitting decoders of least squares: a pass over images, a penalty by validation.
 
 The base model computes each image and its n views once, and what is kept of them are
 sums: no step of training, no labels.

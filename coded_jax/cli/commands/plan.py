@@ -33,7 +33,7 @@ from coded_jax.models.keras_networks import keras_application
 from coded_jax.report import plan_view
 from coded_jax.runs import build
 from coded_jax.runs.config import Config
-from coded_jax.splitting import SplitPlan
+from coded_jax.splitting import Plan, SplitPlan
 from coded_jax.staging import planning
 
 MODEL = flags.DEFINE_string(
@@ -77,7 +77,9 @@ def main(argv: list[str]) -> None:
     if plan.channels != image.shape[-1] or not PICTURE.value:
         return  # what the first coded stage reads is no image
     # Perhaps padded, or cropped, before the first stage.
-    sizes = plan.rows.size, plan.columns.size
+    sizes = image.shape[:2]
+    if isinstance(plan, SplitPlan):
+        sizes = plan.rows.size, plan.columns.size
     more = [(0, max(0, a - b)) for a, b in zip(sizes, image.shape, strict=False)]
     shown = np.pad(image, [*more, (0, 0)])[: sizes[0], : sizes[1]]
     plan_view.draw(PICTURE.value, shown, plan)
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> None:
 
 def _plan_code(
     console: Console, config: Config, shape: tuple[int, int, int], classes: int
-) -> SplitPlan:
+) -> Plan:
     """Prints the stages of a code, and returns the plan of the first one."""
     accepted = "'image': a group is not split, each device computes a whole image"
     require("split", config.split, config.split != "group", accepted)
@@ -101,9 +103,7 @@ def _plan_code(
     return pipeline.stages[0].plan
 
 
-def _plan_model(
-    console: Console, config: Config, shape: tuple[int, int, int]
-) -> SplitPlan:
+def _plan_model(console: Console, config: Config, shape: tuple[int, int, int]) -> Plan:
     """Prints the stages that are found for a whole network; see `_plan_code`."""
     defaults = Config()
     for flag in ("base_model", "split", "code", "stages", "grid", "stage_grids"):

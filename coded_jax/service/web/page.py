@@ -23,6 +23,7 @@ from coded_jax.service.faults import Fault, Faults, FaultyWorker, inject
 from coded_jax.service.pool import Call
 from coded_jax.service.service import Service
 from coded_jax.service.web import images
+from coded_jax.types import ViewPlan
 
 FILES = Path(__file__).parent
 POLICY = "Content-Security-Policy"
@@ -91,7 +92,11 @@ def _place(pipeline: Pipeline, piece: int) -> dict[str, Any]:
     """
     place: dict[str, Any] = {"rows": None, "columns": None}
     plan = pipeline.stages[0].plan
-    if piece < pipeline.k == plan.k:
+    if isinstance(plan, ViewPlan):
+        view, (height, width, _) = plan.views[piece], plan.image_shape
+        place["rows"] = [view.top, view.top + view.height - 1, height]
+        place["columns"] = [view.left, view.left + view.width - 1, width]
+    elif piece < pipeline.k == plan.k:
         numbers = divmod(piece, plan.columns.parts)
         for name, axis, i in zip(
             place, (plan.rows, plan.columns), numbers, strict=True
