@@ -195,7 +195,7 @@ class SplitPlan:
 
     @property
     def exact(self) -> bool:
-        """Whether the merged shares are the features of the whole image."""
+        """True: merged shares equal the features of the whole image."""
         return True
 
 
@@ -275,8 +275,7 @@ class ViewPlan:
 
     @property
     def exact(self) -> bool:
-        """Whether the features of the whole image can be put together of those of the
-        pieces; of views they are estimated."""
+        """False: the features of the whole image are estimated from those of views."""
         return False
 
 

@@ -318,7 +318,7 @@ def splitting_of(settings: Any) -> Splitting:
     names = {x: [f.name for f in dataclasses.fields(x)] for x in SPLITS.values()}
     record = SPLITS[settings.split]
     for name in itertools.chain(*names.values()):
-        if name not in names[record]:
+        if name not in (*names[record], "k", "r"):
             value, default = getattr(settings, name), getattr(type(settings), name)
             shown = "none" if default is None else default
             accepted = f"{shown} with split={settings.split}"

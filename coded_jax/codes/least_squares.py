@@ -7,7 +7,8 @@ the rows and columns of what arrived. So one pass over images fits them all.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,13 +34,58 @@ class Moments(NamedTuple):
 
     def plus(self, more: Moments) -> Moments:
         """Returns the moments of both sets of images together."""
-        return Moments(*(a + b for a, b in zip(self, more, strict=True)))
+        sums: Any = [a + b for a, b in zip(self, more, strict=True)]
+        return Moments(*sums)
+
+    @property
+    def centred(self) -> Centred:
+        """Returns means, and moments of the differences from them."""
+        results, target = self.results / self.count, self.target / self.count
+        flat = results.reshape(-1)
+        gram = self.gram / self.count - np.outer(flat, flat)
+        cross = self.cross / self.count - np.outer(flat, target)
+        return Centred(results, target, gram, cross)
 
     @classmethod
     def zero(cls, n: int, results: int, target: int) -> Moments:
         """Returns those of no image, of n results of so many values, and a target."""
         shapes = (n, results), (target,), (n * results,) * 2, (n * results, target)
         return cls(0.0, *map(np.zeros, shapes))
+
+
+class Centred(NamedTuple):
+    """Means, and moments of the differences from them.
+
+    Attributes:
+      results, target, gram, cross: as of `Moments`, over their count.
+    """
+
+    results: np.ndarray
+    target: np.ndarray
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def estimate(
+        self, arrived: Sequence[int], ridge: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the weights `[results, Q, P]` of the results that arrived, and the
+        bias `[P]`; see `solve`."""
+        (n, size), outputs = self.results.shape, len(self.target)
+        chosen, shape = list(arrived), (len(arrived), size, outputs)
+        if not chosen:
+            return np.zeros(shape), self.target
+        rows = np.arange(n * size).reshape(n, size)[chosen].reshape(-1)
+        simple = np.zeros((len(rows), outputs))
+        if size == outputs:
+            simple = np.tile(np.eye(size) / len(chosen), (len(chosen), 1))
+        own = self.gram[np.ix_(rows, rows)]
+        wanted = self.cross[rows] - own @ simple
+        penalty = ridge * np.trace(self.gram) / len(self.gram)
+        own[np.diag_indices(len(rows))] += penalty + np.finfo(np.float32).tiny
+        found = simple + np.linalg.solve(own, wanted)
+        return found.reshape(shape), self.target - self.results.reshape(-1)[
+            rows
+        ] @ found
 
 
 class Estimates(NamedTuple):
@@ -70,27 +116,11 @@ def solve(moments: Moments, ridge: float) -> Estimates:
       ridge: of the penalty, more than 0.
     """
     (n, size), outputs = moments.results.shape, len(moments.target)
-    means, target = moments.results / moments.count, moments.target / moments.count
-    flat = means.reshape(-1)
-    gram = moments.gram / moments.count - np.outer(flat, flat)
-    cross = moments.cross / moments.count - np.outer(flat, target)
-    weights = np.zeros((2**n, n * size, outputs), np.float32)
+    weights = np.zeros((2**n, n, size, outputs), np.float32)
     bias = np.zeros((2**n, outputs), np.float32)
-    penalty = ridge * np.trace(gram) / len(gram) + np.finfo(np.float32).tiny
+    centred = moments.centred
     for lost in erasures.patterns_up_to(n, n):
         arrived = [i for i in range(n) if i not in lost]
         place = sum(2**i for i in arrived)
-        rows = np.concatenate([np.arange(size) + i * size for i in arrived or [0]])
-        if not arrived:
-            bias[place] = target
-            continue
-        simple = np.zeros((len(rows), outputs))
-        if size == outputs:
-            simple = np.tile(np.eye(size) / len(arrived), (len(arrived), 1))
-        own = gram[np.ix_(rows, rows)]
-        wanted = cross[rows] - own @ simple
-        own[np.diag_indices(len(rows))] += penalty
-        found = simple + np.linalg.solve(own, wanted)
-        weights[place][rows] = found
-        bias[place] = target - flat[rows] @ found
-    return Estimates(weights, bias)
+        weights[place, arrived], bias[place] = centred.estimate(arrived, ridge)
+    return Estimates(weights.reshape(2**n, -1, outputs), bias)

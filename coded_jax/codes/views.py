@@ -49,7 +49,8 @@ def views_code(shape: CodeShape) -> Code:
         places = (2 ** jnp.arange(shape.n)) @ available.astype(jnp.int32)
 
         def estimate(x: jax.Array, place: jax.Array) -> jax.Array:
-            return x @ params["weights"][place] + params["bias"][place]
+            weighed = x @ params["weights"][place]
+            return weighed + jnp.broadcast_to(params["bias"][place], weighed.shape)
 
         if len(places) == 1:
             decoded = estimate(x, places[0])
@@ -61,7 +62,7 @@ def views_code(shape: CodeShape) -> Code:
         estimates = least_squares.solve(moments, ridge)
         return jax.tree.map(jnp.asarray, estimates._asdict())
 
-    return Code(init, _as_they_are, decode, traits=Traits(uncut=True, fit=fit))
+    return Code(init, _as_they_are, decode, traits=Traits(fit=fit))
 
 
 def without_parity(shape: CodeShape) -> Code:
@@ -91,7 +92,7 @@ def mean_of_views(shape: CodeShape) -> Code:
         count = jnp.maximum(1, available.sum(axis=0)).astype(features.dtype)
         return total / count[None, :, None, None, None]
 
-    return Code(lambda key: {}, _as_they_are, decode, traits=Traits(uncut=True))
+    return Code(lambda key: {}, _as_they_are, decode)
 
 
 def _plan_of(shape: CodeShape) -> ViewPlan:

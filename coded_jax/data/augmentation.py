@@ -112,15 +112,16 @@ def _enlarge(key: jax.Array, part: jax.Array, size: int) -> jax.Array:
     is anywhere along the axis, bilinear."""
     part = jnp.minimum(part, 1)
     start = jax.random.uniform(key, part.shape) * (1 - part) * size
-    places = (jnp.arange(size) + 0.5) * part[:, None] + start[:, None] - 0.5
+    pixels = jnp.arange(size, dtype=jnp.float32)
+    places = (pixels[None] + 0.5) * part[:, None] + start[:, None] - 0.5
     places = jnp.clip(places, 0, size - 1)[..., None]
-    return jnp.maximum(0, 1 - jnp.abs(places - jnp.arange(size)))
+    return jnp.maximum(0, 1 - jnp.abs(places - pixels[None, None]))
 
 
 def colour(key: jax.Array, images: jax.Array) -> jax.Array:
     """Changes brightness, contrast and saturation of each image by up to 40 %."""
-    bounds = {"minval": 1 - COLOUR, "maxval": 1 + COLOUR}
-    factors = jax.random.uniform(key, (3, len(images), 1, 1, 1), **bounds)
+    shape = (3, len(images), 1, 1, 1)
+    factors = jax.random.uniform(key, shape, minval=1 - COLOUR, maxval=1 + COLOUR)
     x = images.astype(jnp.float32) * factors[0]
     for factor, axes in zip(factors[1:], ((1, 2, 3), 3), strict=True):
         grey = x.mean(axes, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from coded_jax import settings
 from coded_jax.checks import require
-from coded_jax.codes import CODES, NO_PARITY, CodeConfig, is_code, name_of
+from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
 from coded_jax.data import DATASETS
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.evaluation.predictions import STAGE_LOSSES
@@ -155,10 +155,10 @@ class EvaluationConfig:
     """Settings of a run's evaluation; their help texts describe them, and `Config`
     checks them."""
 
-    baselines: Any = setting(
-        None,
-        "other codes of the same sizes that are evaluated too; may be empty; zero_fill "
-        "and no_parity if not given, or with split=views mean_of_views and no_parity",
+    baselines: tuple[AnyCode, ...] = setting(
+        ("zero_fill", "no_parity"),
+        "other codes of the same sizes that are evaluated too; may be empty; with "
+        "split=views mean_of_views is in the place of zero_fill",
         Accepted(
             lambda codes: (
                 all(map(is_code, codes)) and _distinct([*map(name_of, codes)])
@@ -204,13 +204,12 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
                 value = getattr(self, name) or "linear"
                 require(name, value, value == "linear", "linear with split=views")
                 object.__setattr__(self, name, value)
+            own = ("mean_of_views" if x == "zero_fill" else x for x in self.baselines)
+            object.__setattr__(self, "baselines", tuple(own))
         elif self.systematic and is_deep(self.base_model):
             # The dataclass is frozen, but not yet.
             object.__setattr__(self, "encoder", self.encoder or "linear")
             object.__setattr__(self, "decoder", self.decoder or "low_rank")
-        if self.baselines is None:
-            simple = "mean_of_views" if self.split == "views" else "zero_fill"
-            object.__setattr__(self, "baselines", (simple, NO_PARITY))
         CodeConfig.__post_init__(self)  # checks each setting of all records by itself
         require_patterns(self, self.k, self.r)
         if not self.ends_weights:

@@ -26,7 +26,7 @@ from coded_jax.runs.phases import BASE, CODE
 from coded_jax.runs.prepare import Experiment
 from coded_jax.splitting.views import text_of
 from coded_jax.training.loop import Fitted
-from coded_jax.types import PyTree
+from coded_jax.types import Plan, PyTree, ViewPlan
 
 
 def content(
@@ -163,7 +163,7 @@ def _split(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
         "grid": first.grid,
         "piece_shape": first.piece_shape,
         "exact": all(stage.plan.exact for stage in pipeline.stages),
-        **({"views": [*map(text_of, first.views)]} if not first.exact else {}),
+        **_views(first),
         "work_fraction": round(costs.work_fraction(stages), 4),
         "coded_fraction": round(costs.coded_fraction(stages), 4),
         "stages": [
@@ -178,6 +178,11 @@ def _split(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
             if stage.plan
         ],
     }
+
+
+def _views(plan: Plan) -> dict[str, Any]:
+    views = plan.views if isinstance(plan, ViewPlan) else ()
+    return {"views": [*map(text_of, views)]} if views else {}
 
 
 def _exact_rival(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:

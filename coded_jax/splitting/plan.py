@@ -170,9 +170,9 @@ def split(plan: Plan, images: jax.Array) -> jax.Array:
 
 
 def cut(
-    plan: SplitPlan, outputs: jax.Array, copied: Sequence[int | None] | None = None
+    plan: Plan, outputs: jax.Array, copied: Sequence[int | None] | None = None
 ) -> jax.Array:
-    """Cuts each share out of the output of `f_conv` on its piece.
+    """Cuts each share out of the output of `f_conv` on its piece; of a view it is all.
 
     Args:
       plan: the split.
@@ -184,6 +184,8 @@ def cut(
     Returns:
       `[m, B, M, M', D]`.
     """
+    if isinstance(plan, ViewPlan):
+        return outputs
     if copied is None:
         copied = (*range(plan.k), *[None] * (len(outputs) - plan.k))
     offsets = cut_offsets(plan, copied)

@@ -22,8 +22,9 @@ NAMES = ("whole", "centre", "mirrored")
 """Views with a name; the first r of them are the parity if no other is chosen."""
 WORDING = f"{', '.join(NAMES)} or rows and columns as 16-80x0-64, or 16-80x0-64m,"
 _PART = re.compile(r"(\d+)-(\d+)x(\d+)-(\d+)(m?)")
-LEVELS = 255
-"""The highest value of a pixel that comes as a byte."""
+LEVELS, HALF = 255, 0.501
+"""The highest value of a pixel that comes as a byte, and what it is rounded by: means
+of bytes are often halves, which rounding errors must not decide about."""
 
 
 def is_view(text: object) -> bool:
@@ -87,7 +88,7 @@ def grid_views(
         length = tile + halo * min(parts - 1, 2)
         fits = parts == 1 or (length < size and (parts - 1) * tile < size)
         accepted = f"fewer crops of {size} pixels, or a smaller halo than {halo},"
-        require("grid", grid, fits, accepted)
+        require("grid", tuple(grid), fits, accepted)
         starts = [min(i * tile, size - tile) - halo for i in range(parts)]
         length = min(length, size)
         axes.append([(min(max(0, start), size - length), length) for start in starts])
@@ -165,6 +166,9 @@ def _take(plan: ViewPlan, view: View, images: jax.Array) -> jax.Array:
         shape = (len(x), *plan.size, x.shape[-1])
         x = jax.image.resize(x.astype(jnp.float32), shape, "linear", antialias=True)
         if plan.mean is not None and plan.std is not None:
-            mean, std = (jnp.asarray(y, jnp.float32) for y in (plan.mean, plan.std))
-            x = (jnp.round((x * std + mean) * LEVELS) / LEVELS - mean) / std
+            mean, std = jnp.array([plan.mean, plan.std], jnp.float32)[
+                :, None, None, None
+            ]
+            pixels = jnp.floor((x * std + mean) * LEVELS + HALF)
+            x = (jnp.clip(pixels, 0, LEVELS) / LEVELS - mean) / std
     return (x[:, :, ::-1] if view.mirrored else x).astype(images.dtype)

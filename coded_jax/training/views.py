@@ -60,8 +60,8 @@ class Passes(NamedTuple):
     key: jax.Array
 
     def images(self, total: int) -> int:
-        """Returns how many images are seen, of so many; those that stay as they are
-        once at most."""
+        """Returns the number of images that are seen, of so many in all; those that
+        stay as they are once at most."""
         number = min(1, self.number) if self.augmentation == "none" else self.number
         return max(1, round(number * total))
 
@@ -91,7 +91,6 @@ def moments_of(
     total, goal = len(images), passes.images(len(images))
     size = padded_size(pipeline.mesh, min(CHUNK, total))
     seen, moments = begun or (0, Moments.zero(pipeline.n, *outputs))
-    params = pipeline.init(jax.random.key(0))
     uncoded = predictions.without_code(pipeline)
     arrays = {"images": images, "labels": jnp.zeros(total, jnp.int32)}
     while seen < goal:
@@ -102,9 +101,10 @@ def moments_of(
             key = jax.random.fold_in(jax.random.fold_in(passes.key, number), start)
             some = _changed(passes.augmentation, key, some)
         target, _ = predictions.run_uncoded(uncoded, frozen, some)
-        results = predictions.run_devices(pipeline, frozen, params, some).features
+        results = predictions.run_devices(uncoded, frozen, ({},), some).features
         more = _products(results, target, np.int32(rows), pipeline.mesh)
-        seen, moments = seen + rows, moments.plus(Moments(*map(np.float64, more)))
+        count, *sums = jax.tree.map(np.float64, more)
+        seen, moments = seen + rows, moments.plus(Moments(float(count), *sums))
         yield Sums(seen, moments)
 
 

@@ -21,7 +21,7 @@ PATTERNS = patterns_up_to(N, R)
 SMALLER = dict(encoder="linear", parity_pieces="smaller")
 # Name -> name in the registry, settings of a learned code.
 CASES = {
-    **{name: (name, {}) for name in CODES},
+    **{name: (name, {}) for name in CODES if name != "mean_of_views"},
     **{f"learned, {name}": ("learned", own) for name, own in LEARNED.items()},
     "linear": ("learned", dict(encoder="linear", decoder="linear")),
     "smaller, sharpen": ("learned", SMALLER | dict(decoder="sharpen")),

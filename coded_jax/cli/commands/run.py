@@ -19,7 +19,7 @@ from rich.console import Console
 
 from coded_jax.cli.command_line import command, command_text
 from coded_jax.cli.experiment_flags import WORKDIR, prepare_from_flags
-from coded_jax.codes import ConvolutionSplit
+from coded_jax.codes import ConvolutionSplit, ViewSplit
 from coded_jax.devices import processes, startup
 from coded_jax.report import run_figures, run_tables
 from coded_jax.report.formatting import stages_text
@@ -56,12 +56,18 @@ def opening(prepared: Experiment, folder: str) -> list[str]:
     elif isinstance(config.splitting, ConvolutionSplit):
         count = len(pipeline.stages)
         coded = f"the inputs of {count} convolutions are split into {k} pieces each"
+    elif isinstance(config.splitting, ViewSplit):
+        coded, pieces = f"{k} views cover each image", "views"
     else:
         stages = stages_text([stage.blocks for stage in pipeline.stages])
         anew = f" (anew before blocks {stages})" if config.stages else ""
         coded = f"each image is split into {k} pieces{anew}"
     made = f"{r} parity {pieces} are" if r != 1 else f"1 parity {pieces[:-1]} is"
     enough = ENOUGH[pipeline.stages[0].code.quorum.name].format(k=k)
+    if pieces == "views":
+        enough = (
+            "any results make an answer, which is an estimate with all of them, too"
+        )
     devices, here = pipeline.mesh.size if pipeline.mesh else 1, ""
     if devices < config.n:
         here = f" (here {devices} {jax.default_backend().upper()} in their place)"
