@@ -89,7 +89,7 @@ def _search(experiment: Any, frozen: PyTree, watch: Watch) -> dict[str, Any]:
     chosen = view_search.of_views(pipeline, every)
     arrays = tasks.device_arrays(chosen.mesh, inputs.train)
     passes = views.Passes(
-        config.epochs, config.code_augmentation, jax.random.key(config.seed)
+        config.passes, config.code_augmentation, jax.random.key(config.seed)
     )
     row = watch.table.begin(
         f"{plan.size[0]}x{plan.size[1]}", passes.images(len(inputs.train.labels))

@@ -103,6 +103,21 @@ class Estimates(NamedTuple):
     bias: np.ndarray
 
 
+def directions(moments: Moments, weights: np.ndarray, rank: int) -> np.ndarray:
+    """Returns orthogonal directions of the target, float64 `[rank, P]`: those in which
+    the estimates from all results differ most between images (reduced-rank regression,
+    Izenman 1975).
+
+    Args:
+      moments: of the images.
+      weights: `[n Q, P]`, of all results.
+      rank: directions, at most P.
+    """
+    spread = weights.T @ moments.centred.gram @ weights
+    _, vectors = np.linalg.eigh((spread + spread.T) / 2)
+    return vectors[:, ::-1][:, :rank].T
+
+
 def solve(moments: Moments, ridge: float) -> Estimates:
     """Fits a linear estimate for each of the 2^n sets of results.
 

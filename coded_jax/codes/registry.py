@@ -28,7 +28,8 @@ class CodeEntry(NamedTuple):
       title: likewise, in headings; networks without width.
       fewest_pieces: the least k that it is built for.
       meaning: a line for newcomers; empty for functions of the user's own.
-      of_views: `shape -> Code` of views, see `types.ViewPlan`; None of codes that need
+      of_views: `(shape, config) -> Code` of views, see `types.ViewPlan`; None of
+        codes that need
         pieces with exact shares.
     """
 
@@ -38,7 +39,7 @@ class CodeEntry(NamedTuple):
     title: str = "{code} code"
     fewest_pieces: int = 2
     meaning: str = ""
-    of_views: Callable[[CodeShape], Code] | None = None
+    of_views: Callable[[CodeShape, LearnedConfig], Code] | None = None
 
 
 def _from_shape(
@@ -97,9 +98,11 @@ CODES: dict[str, CodeEntry] = {
     "addition": _from_shape(linear.addition, "sums of the pieces"),
     "berrut": _from_shape(curves.berrut, "pieces on a rational curve"),
     "spline": _from_shape(curves.spline, "pieces on splines"),
-    "mean_of_views": _from_shape(
-        views.mean_of_views, "views alone: the mean of the results that arrived"
-    )._replace(of_views=views.mean_of_views),
+    "mean_of_views": CodeEntry(
+        lambda shape, variables, config: views.mean_of_views(shape, config),
+        meaning="views alone: the mean of the results that arrived",
+        of_views=views.mean_of_views,
+    ),
 }
 
 AnyCode = str | Callable[[CodeShape], Code]
@@ -125,7 +128,7 @@ def make_code(
         of_views = {name: x.of_views for name, x in CODES.items() if x.of_views}
         accepted = f"one of {list(of_views)} with split=views"
         require("code", name_of(code), code in of_views, accepted)
-        return of_views[code](shape)
+        return of_views[code](shape, config)
     if not isinstance(code, str):
         return own_code(name_of(code), code, shape)
     require("code", code, code in CODES, f"one of {list(CODES)}")

@@ -9,6 +9,7 @@ from typing import Any
 from coded_jax import settings
 from coded_jax.checks import require
 from coded_jax.codes import CODES, AnyCode, CodeConfig, is_code, name_of
+from coded_jax.codes.views import DECODERS
 from coded_jax.data import DATASETS
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.evaluation.predictions import STAGE_LOSSES
@@ -200,9 +201,9 @@ class Config(EvaluationConfig, TrainConfig, CodeConfig, BaseConfig):
 
     def __post_init__(self) -> None:
         if self.split == "views":
-            for name in ("encoder", "decoder"):
-                value = getattr(self, name) or "linear"
-                require(name, value, value == "linear", "linear with split=views")
+            for name, accepted in (("encoder", ["linear"]), ("decoder", [*DECODERS])):
+                value, wording = getattr(self, name) or "linear", f"one of {accepted}"
+                require(name, value, value in accepted, f"{wording} with split=views")
                 object.__setattr__(self, name, value)
             own = ("mean_of_views" if x == "zero_fill" else x for x in self.baselines)
             object.__setattr__(self, "baselines", tuple(own))

@@ -29,6 +29,7 @@ from coded_jax.runs.phases import (
     BASE,
     CODE,
     Watch,
+    forget_views,
     regime_of,
     train_code,
     training_arrays,
@@ -103,6 +104,7 @@ def run(
     if experiment.folder and processes.is_lead():
         text = json.dumps(content, indent=1) + "\n"
         write_atomically(experiment.folder / RESULTS, text)
+        forget_views(experiment.folder)
     return CodedModel(experiment.pipeline, base.params, codes[CODE][0].params, content)
 
 

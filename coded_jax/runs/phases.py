@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from coded_jax.devices import processes
+from coded_jax.devices import placement, processes
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs.config import Config
 from coded_jax.runs.progress import LiveTable, PhaseLog
@@ -187,8 +187,9 @@ def train_code(
             checkpoints.save(checkpoint_folder(watch.folder, name), 1, state)
         return [Fitted(params, None, 1, 0.0)]
     if all(stage.code.traits.fit for stage in pipeline.stages):
+        more = {"arrays": arrays, "name": name}
         return [
-            _fit_at_once(pipeline, frozen, inputs, config, watch, arrays, name, seed)
+            _fit_views(pipeline, frozen, inputs, config, watch, **more, seed=seed)
             for seed in range(config.seeds)
         ]
     task = tasks.code_task(pipeline, frozen, inputs, optimizer, config)
@@ -212,58 +213,127 @@ def train_code(
     return [fitted[phase_of(name, seed)] for seed in range(config.seeds)]
 
 
-def _fit_at_once(
+def _fit_views(
     pipeline: Pipeline,
     frozen: PyTree,
     inputs: Dataset,
     config: TrainConfig,
     watch: Watch,
+    *,
     arrays: dict[str, Any],
     name: str,
     seed: int,
 ) -> Fitted:
-    """Fits a decoder of least squares; arguments as of `train_code`, for one seed.
+    """Fits a decoder of views with one seed; arguments as of `train_code`.
 
-    The sums over the images are the same for all codes: they are kept in the folder, or
-    in `arrays`.
+    What is computed of the images is the same for all codes of a run: it is kept in the
+    folder, or in `arrays`.
     """
-    begun, phase, images = time.perf_counter(), phase_of(name, seed), arrays["images"]
-    first = jax.random.fold_in(jax.random.key(config.seed), KEY_NUMBERS[CODE])
-    key = jax.random.fold_in(first, seed) if seed else first
-    passes = views.Passes(config.epochs, config.code_augmentation, key)
-    goal, known = passes.images(len(images)), arrays.setdefault("moments", {})
-    file = watch.folder and watch.folder / MOMENTS / f"{seed}.npz"
-    sums = begun_sums = known.get(seed) or (file and views.read(file)) or None
-    row = watch.table.begin(phase, goal)
-    for sums in views.moments_of(pipeline, frozen, images, passes, begun_sums):
+    begun, phase = time.perf_counter(), phase_of(name, seed)
+    (stage,), key = pipeline.stages, jax.random.key(config.seed)
+    optimizer = code_regime(config, pipeline.coding.recipe).optimizer(1)
+    folder = watch.folder and checkpoint_folder(watch.folder, phase)
+    like = jax.eval_shape(lambda: initial_state(pipeline.init, optimizer, key))
+    if folder and (done := checkpoints.restore(folder, like)):
+        best = placement.put_replicated(pipeline.mesh, done.state[1])
+        return Fitted(best.params, float(best.score), done.step, done.seconds)
+    has_network = views.NETWORK in jax.eval_shape(stage.code.init, key)
+    first = jax.random.fold_in(key, KEY_NUMBERS[CODE])
+    own_key = jax.random.fold_in(first, seed) if seed else first
+    sums, features = _see_images(
+        pipeline, frozen, config, watch, arrays, own_key, seed, has_network
+    )
+    ridges = views.RIDGES if config.ridge is None else (config.ridge,)
+    validation = tasks.device_arrays(pipeline.mesh, inputs.validation)
+    choice = views.choose(pipeline, frozen, sums.moments, validation, ridges)
+    (params,), score = choice.params, choice.score
+    regime = code_regime(config, "systematic")._replace(optimizer_name="adamw")
+    steps = -(-sums.seen // regime.batch_size)
+    if features is not None:
+        adamw = regime.optimizer(sums.seen)
+        task = views.network_task(pipeline, params, frozen, validation, config, adamw)
+        labels = np.resize(np.asarray(arrays["labels"]), sums.seen)
+        of_results = {**features.arrays, "labels": labels}
+        trained = phase_of(f"{name}_network", seed)
+        with watch.log(trained, regime, sums.seen) as observer:
+            fitted = fit(
+                task,
+                (frozen, params),
+                placement.put_replicated(pipeline.mesh, of_results),
+                own_key,
+                regime,
+                mesh=pipeline.mesh,
+                directory=watch.folder and checkpoint_folder(watch.folder, trained),
+                observer=observer,
+                stop=watch.stop,
+            )
+        params = {**params, views.NETWORK: fitted.params}
+        score, steps = fitted.score, fitted.steps
+    seconds = time.perf_counter() - begun
+    if folder:
+        # As if by steps of training, so that it is loaded like any other.
+        state, best = initial_state(lambda key: (params,), optimizer, key)
+        best = best._replace(score=jnp.asarray(score, jnp.float32))
+        checkpoints.save(folder, steps, (state, best), seconds=seconds)
+    return Fitted((params,), score, steps, seconds)
+
+
+def _see_images(
+    pipeline: Pipeline,
+    frozen: PyTree,
+    config: TrainConfig,
+    watch: Watch,
+    arrays: dict[str, Any],
+    key: jax.Array,
+    seed: int,
+    keeps: bool,
+) -> tuple[views.Sums, views.Features | None]:
+    """Passes over the training images, or takes what a former pass has left.
+
+    Returns:
+      The sums, and the results themselves if they are kept.
+    """
+    images, known = arrays["images"], arrays.setdefault("seen", {})
+    if seed in known:
+        return known[seed]
+    passes = views.Passes(config.passes, config.code_augmentation, key)
+    goal = passes.images(len(images))
+    folder = watch.folder and watch.folder / MOMENTS / str(seed)
+    file = folder and folder / "sums.npz"
+    features = views.Features(pipeline, goal, folder) if keeps else None
+    begun = views.read(file) if file else None
+    if features is not None and features.are_new:
+        begun = None
+    sums, row = begun, watch.table.begin(phase_of("views", seed), goal)
+    for sums in views.moments_of(pipeline, frozen, images, passes, begun, keeps):
+        if features is not None:
+            features.put(sums)
         watch.table.update(row.id, completed=sums.seen)
         stopped = processes.any_process(watch.stop())
         ends = sums.seen == goal or sums.seen % SAVED_IMAGES < views.CHUNK
         if file and (stopped or ends):
+            if features is not None:
+                features.flush()
             _write_sums(file, sums)
         if stopped:
-            raise Interrupted(f"stopped in the fit of {phase}, saved up to there")
-    assert sums is not None
-    known[seed] = sums
+            raise Interrupted("stopped in a pass over the images, saved up to there")
     watch.table.update(row.id, completed=goal)
-    ridges = views.RIDGES if config.ridge is None else (config.ridge,)
-    validation = tasks.device_arrays(pipeline.mesh, inputs.validation)
-    choice = views.choose(pipeline, frozen, sums.moments, validation, ridges)
-    regime = code_regime(config, pipeline.coding.recipe)
-    steps = -(-goal // regime.batch_size)
-    if watch.folder:
-        # As if by steps of training, so that it is loaded like any other.
-        optimizer = regime.optimizer(len(images))
-        state = initial_state(lambda key: choice.params, optimizer, key)
-        checkpoints.save(checkpoint_folder(watch.folder, phase), steps, state)
-    return Fitted(choice.params, choice.score, steps, time.perf_counter() - begun)
+    assert sums is not None
+    known[seed] = sums, features
+    return known[seed]
+
+
+def forget_views(folder: Path) -> None:
+    """Removes the results that trainings of a folder have kept; their sums stay."""
+    for file in (folder / MOMENTS).glob("*/*.npy"):
+        file.unlink()
 
 
 def _write_sums(file: Path, sums: views.Sums) -> None:
     """Keeps sums, whole or not at all; of several processes, the lead does."""
 
     def write_file() -> None:
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, views.write(sums))
 
     processes.by_lead(write_file)

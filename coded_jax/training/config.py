@@ -109,12 +109,15 @@ class TrainConfig:
         "ridge regression (ridge), of systematic codes",
         one_of(DECODER_STARTS),
     )
-    epochs: float = setting(
-        10,
-        "epochs of the code; may be a fraction. Of decoders that are fitted by least "
-        "squares, passes over the images, each with its own augmentation",
+    passes: float = setting(
+        1,
+        "passes over the images, each with its own augmentation, that decoders of "
+        "views are fitted to; may be a fraction",
         more_than(0, MAX_EPOCHS),
         FLOAT,
+    )
+    epochs: float = setting(
+        10, "epochs of the code; may be a fraction", more_than(0, MAX_EPOCHS), FLOAT
     )
     ridge: float | None = setting(
         None,

@@ -45,9 +45,16 @@ def sgd(rate: Rate, weight_decay: float) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(weight_decay), descent)
 
 
+def adamw(rate: Rate, weight_decay: float) -> optax.GradientTransformation:
+    """Returns Adam with a decay of the parameters themselves (Loshchilov and Hutter
+    2019), which the rate scales; arguments as `adam`."""
+    return optax.adamw(rate, weight_decay=weight_decay)
+
+
 OPTIMIZERS: dict[str, Callable[[Rate, float], optax.GradientTransformation]] = {
     "adam": adam,
     "sgd": sgd,
+    "adamw": adamw,
 }
 """`(learning rate, L2 factor) -> optimizer`."""
 

@@ -1,11 +1,13 @@
-"""Fitting decoders of least squares: a pass over images, a penalty by validation.
+"""Fitting decoders of views: a pass over images, a penalty by validation, a network.
 
-The base model computes each image and its n views once, and what is kept of them are
-sums: no step of training, no labels.
+The base model computes each image and its n views once in each pass. For decoders of
+least squares what is kept of them are sums: no step of training, no labels. A network
+beside these is trained on the results and features themselves, which no code changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
@@ -17,19 +19,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
+from coded_jax.checks import require
 from coded_jax.codes import erasures
 from coded_jax.codes.least_squares import Moments
+from coded_jax.codes.views import NETWORK
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import padded_size
 from coded_jax.evaluation import pattern_accuracy, predictions
 from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline
+from coded_jax.training.config import TrainConfig
+from coded_jax.training.loop import SCORE, Task
+from coded_jax.training.losses import answer_losses
 from coded_jax.types import PyTree, are_values
 
 CHUNK = 250
+GROUPS = 8
+"""Sets of results that arrive in a step of training, each for a part of the batch."""
+MOST_BYTES = 4 << 30
+"""Of results that are kept for a training by steps."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties that are tried, see `least_squares.solve`."""
 
@@ -40,10 +52,13 @@ class Sums(NamedTuple):
     Attributes:
       seen: images, those of later passes included.
       moments: of them.
+      last: what the last chunk of them has added to `Features`, by name, `[rows, ...]`;
+        empty where nobody keeps it.
     """
 
     seen: int
     moments: Moments
+    last: dict[str, np.ndarray] = {}
 
 
 class Passes(NamedTuple):
@@ -72,6 +87,7 @@ def moments_of(
     images: jax.Array,
     passes: Passes,
     begun: Sums | None = None,
+    keeps: bool = False,
 ) -> Iterator[Sums]:
     """Sums the moments of all views' results and of the features of the whole image,
     chunk by chunk.
@@ -82,6 +98,7 @@ def moments_of(
       images: `[N, H, W, C]`, on the devices.
       passes: over them.
       begun: sums that it goes on from; those of no image if None.
+      keeps: whether results and targets are needed beside their sums.
 
     Yields:
       The sums up to each chunk's end; the last ones are those of all passes.
@@ -90,7 +107,9 @@ def moments_of(
     outputs = [math.prod(x) for x in (stage.result_shape, stage.plan.features_shape)]
     total, goal = len(images), passes.images(len(images))
     size = padded_size(pipeline.mesh, min(CHUNK, total))
-    seen, moments = begun or (0, Moments.zero(pipeline.n, *outputs))
+    seen, moments = (0, Moments.zero(pipeline.n, *outputs))
+    if begun is not None:
+        seen, moments = begun.seen, begun.moments
     uncoded = predictions.without_code(pipeline)
     arrays = {"images": images, "labels": jnp.zeros(total, jnp.int32)}
     while seen < goal:
@@ -105,7 +124,11 @@ def moments_of(
         more = _products(results, target, np.int32(rows), pipeline.mesh)
         count, *sums = jax.tree.map(np.float64, more)
         seen, moments = seen + rows, moments.plus(Moments(float(count), *sums))
-        yield Sums(seen, moments)
+        own = {}
+        if keeps:
+            by_image = np.moveaxis(np.asarray(results, np.float32), 0, 1)
+            own = {"results": by_image[:rows], "target": np.asarray(target)[:rows]}
+        yield Sums(seen, moments, own)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -143,6 +166,128 @@ def read(file: Path) -> Sums | None:
             return Sums(int(stored["seen"]), moments)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
+
+
+class Features:
+    """The results of all views and the features of the whole image, kept for a training
+    by steps: `[N, n, M, M', D]` and `[N, M*, M'*, D]`, float32.
+
+    Args:
+      pipeline: of views.
+      total: N, the images of all passes.
+      folder: where they are kept as files, so that a pass goes on; in memory if None.
+
+    Attributes:
+      are_new: whether nothing was kept in the folder.
+
+    Raises:
+      ValueError: they have more than `MOST_BYTES`.
+    """
+
+    def __init__(self, pipeline: Pipeline, total: int, folder: Path | None) -> None:
+        (stage,) = pipeline.stages
+        shapes = {
+            "results": (total, pipeline.n, *stage.result_shape),
+            "target": (total, *stage.plan.features_shape),
+        }
+        size = 4 * sum(map(math.prod, shapes.values()))
+        accepted = f"so many that results take {MOST_BYTES >> 30} GiB at most"
+        given = f"{total} images with results of {size / 2**30:.1f} GiB"
+        require("passes", given, size <= MOST_BYTES, accepted)
+        self._files = {}
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._files = {name: folder / f"{name}.npy" for name in shapes}
+        self.are_new = not all(file.exists() for file in self._files.values())
+        self.arrays: dict[str, np.ndarray] = {
+            name: self._open(name, shape) for name, shape in shapes.items()
+        }
+
+    def _open(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in self._files:
+            return np.empty(shape, np.float32)
+        file = self._files[name]
+        if file.exists():
+            with contextlib.suppress(ValueError, OSError):
+                kept = np.lib.format.open_memmap(file, mode="r+")
+                if kept.shape == shape:
+                    return kept
+        return np.lib.format.open_memmap(file, "w+", np.float32, shape)
+
+    def put(self, sums: Sums) -> None:
+        """Keeps those of the last chunk."""
+        for name, rows in sums.last.items():
+            self.arrays[name][sums.seen - len(rows) : sums.seen] = rows
+
+    def flush(self) -> None:
+        """Writes what is kept into the files."""
+        for array in self.arrays.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+
+
+def network_task(
+    pipeline: Pipeline,
+    estimates: PyTree,
+    frozen: PyTree,
+    validation: dict[str, Any],
+    config: TrainConfig,
+    optimizer: optax.GradientTransformation,
+) -> Task:
+    """Returns the task that trains the network of a decoder beside its estimates.
+
+    The loss is the cross-entropy with the network's own classes, `distillation` times
+    the squared error of its logits, and `supervision` times the cross-entropy with the
+    labels; of values the squared error. Epochs are compared by agreement.
+
+    Args:
+      pipeline: of views.
+      estimates: parameters of its code, from `choose`, which stay as they are.
+      frozen: variables of the base model; `fit` is given them with the estimates.
+      validation: arrays of the validation part.
+      config: weights of the loss's terms.
+      optimizer: of the network's parameters.
+    """
+    (stage,), patterns = (
+        pipeline.stages,
+        erasures.patterns_up_to(pipeline.n, pipeline.r),
+    )
+    chunks = [*predictions.uncoded_chunks(pipeline, frozen, validation)]
+
+    def loss(
+        network: PyTree, fixed: tuple, batch: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, PyTree]:
+        frozen, estimates = fixed
+        params = {**estimates, NETWORK: network}
+        results = jnp.moveaxis(batch["results"], 1, 0)
+        masks = erasures.sample(key, pipeline.n, pipeline.r, GROUPS)
+        size = results.shape[1] // GROUPS
+        decoded = []
+        for group in range(GROUPS):  # one mask each, and so one matrix
+            end = results.shape[1] if group + 1 == GROUPS else (group + 1) * size
+            own = results[:, group * size : end]
+            decoded.append(stage.code.decode(params, own, masks[:, group, None])[0])
+        _, answers = pipeline.run_tail(frozen, jnp.concatenate(decoded))
+        _, expected = pipeline.run_tail(frozen, batch["target"])
+        squares = jnp.square(answers - expected).mean()
+        if pipeline.examples.values:
+            return squares, {}
+        own = optax.softmax_cross_entropy(answers, jax.nn.softmax(expected)).mean()
+        total = own + config.distillation * squares
+        if config.supervision:
+            labelled = answer_losses(answers, batch["labels"]).mean()
+            total += config.supervision * labelled
+        return total, {}
+
+    def score(network: PyTree) -> dict[str, float]:
+        trained = TrainedPipeline(pipeline, frozen, ({**estimates, NETWORK: network},))
+        agreement = pattern_accuracy.measure_patterns(
+            trained, validation, patterns, uncoded=chunks
+        )
+        return {SCORE: float(np.mean([p.agreement for p in agreement]))}
+
+    init = lambda key: stage.code.init(key)[NETWORK]
+    return Task(init, loss, score, optimizer)
 
 
 class Choice(NamedTuple):
@@ -186,9 +331,10 @@ def choose(
     patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
     counts = np.array([len(pattern) for pattern in patterns])
     chunks = [*predictions.uncoded_chunks(pipeline, frozen, validation)]
+    drawn = jax.jit(stage.code.init)(jax.random.key(0))  # a network that is 0 yet
     best, doubts = None, {}
     for ridge in ridges:
-        params = (stage.code.traits.fit(moments, ridge),)
+        params = ({**drawn, **stage.code.traits.fit(moments, ridge)},)
         params = placement.put_replicated(pipeline.mesh, params)
         means = predictions.measure(
             TrainedPipeline(pipeline, frozen, params),

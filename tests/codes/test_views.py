@@ -21,6 +21,7 @@ def plan_of(output=(1, 1, Q), features=(1, 1, Q)):
     return ViewPlan((8, 8, 1), (view,) * N, N - K, (4, 4), output, features)
 
 
+LINEAR = LearnedConfig(decoder="linear")
 SHAPE = CodeShape.of(plan_of(), N - K)
 
 
@@ -57,7 +58,7 @@ def decode(code, params, lost, results=RESULTS):
 
 @pytest.mark.parametrize("lost", erasures.patterns_up_to(N, N - 1))
 def test_every_pattern_has_its_own_least_squares(lost):
-    code = views.views_code(SHAPE)
+    code = views.views_code(SHAPE, LINEAR)
     params = code.traits.fit(MOMENTS, 0.1)
     arrived = [i for i in range(N) if i not in lost]
     expected = best_estimate(arrived, 0.1)
@@ -65,7 +66,7 @@ def test_every_pattern_has_its_own_least_squares(lost):
 
 
 def test_with_a_large_penalty_it_is_the_mean_of_what_arrived():
-    code = views.views_code(SHAPE)
+    code = views.views_code(SHAPE, LINEAR)
     params = code.traits.fit(MOMENTS, 1e9)
     centred = RESULTS - RESULTS.mean(axis=1, keepdims=True)
     expected = centred[[0, 2, 3]].mean(axis=0) + TARGET.mean(axis=0)
@@ -73,7 +74,7 @@ def test_with_a_large_penalty_it_is_the_mean_of_what_arrived():
 
 
 def test_without_any_result_it_is_the_mean_of_the_targets():
-    code = views.views_code(SHAPE)
+    code = views.views_code(SHAPE, LINEAR)
     params = code.traits.fit(MOMENTS, 0.1)
     expected = np.broadcast_to(TARGET.mean(axis=0), TARGET.shape)
     np.testing.assert_allclose(decode(code, params, range(N)), expected, atol=1e-5)
@@ -82,7 +83,7 @@ def test_without_any_result_it_is_the_mean_of_the_targets():
 def test_results_of_another_size_than_the_target_are_estimated_from_zero():
     shape = CodeShape.of(plan_of(features=(2, 1, Q)), N - K)
     target = np.concatenate([TARGET, TARGET**2], axis=1)
-    code = views.views_code(shape)
+    code = views.views_code(shape, LINEAR)
     params = code.traits.fit(moments_of(RESULTS, target), 0.1)
     available = jnp.asarray(erasures.available((3,), N))
     features = jnp.asarray(RESULTS, jnp.float32)[:, :, None, None]
@@ -102,7 +103,7 @@ def test_moments_of_parts_add_up():
 
 
 def test_each_image_may_have_lost_others():
-    code = views.views_code(SHAPE)
+    code = views.views_code(SHAPE, LINEAR)
     params = code.traits.fit(MOMENTS, 0.1)
     lost = [(0,), (), (1, 2), (3,), (0, 1, 2)]
     masks = np.concatenate([erasures.available(own, N) for own in lost], axis=1)
@@ -115,7 +116,7 @@ def test_each_image_may_have_lost_others():
 
 @pytest.mark.parametrize("name", ["learned", "no_parity", "mean_of_views"])
 def test_what_stands_in_a_lost_slot_has_no_effect(name):
-    code = make_code(name, SHAPE, {}, LearnedConfig())
+    code = make_code(name, SHAPE, {}, LINEAR)
     fit = code.traits.fit
     params = fit(MOMENTS, 0.1) if fit else {}
     spoilt = RESULTS.copy()
@@ -125,7 +126,7 @@ def test_what_stands_in_a_lost_slot_has_no_effect(name):
 
 
 def test_without_parity_is_the_fit_of_the_data_views_alone():
-    code = views.without_parity(SHAPE)
+    code = views.without_parity(SHAPE, LINEAR)
     params = code.traits.fit(MOMENTS, 0.1)
     np.testing.assert_allclose(
         decode(code, params, ()), best_estimate([0, 1, 2], 0.1), atol=1e-5
@@ -133,23 +134,23 @@ def test_without_parity_is_the_fit_of_the_data_views_alone():
 
 
 def test_the_mean_of_views_needs_no_fit():
-    code = views.mean_of_views(SHAPE)
+    code = views.mean_of_views(SHAPE, LINEAR)
     expected = RESULTS[[1, 2, 3]].mean(axis=0)
     np.testing.assert_allclose(decode(code, {}, (0,)), expected, atol=1e-5)
 
 
 def test_codes_of_exact_pieces_are_refused():
     with pytest.raises(ValueError, match="^code: 'mds' given, one of .* split=views"):
-        make_code("mds", SHAPE, {}, LearnedConfig())
+        make_code("mds", SHAPE, {}, LINEAR)
     with pytest.raises(ValueError, match="^code: '.*own' given, one of"):
-        make_code(own, SHAPE, {}, LearnedConfig())
+        make_code(own, SHAPE, {}, LINEAR)
 
 
 def own(shape):
-    return views.views_code(shape)
+    return views.views_code(shape, LINEAR)
 
 
 def test_too_many_numbers_are_refused():
     shape = CodeShape.of(plan_of((9, 9, 512), (9, 9, 512)), N - K)
     with pytest.raises(ValueError, match="^decoder: .* a head that pools"):
-        views.views_code(shape)
+        views.views_code(shape, LINEAR)

@@ -15,7 +15,7 @@ from coded_jax.training import views
 from coded_jax.training.loop import Interrupted
 from tests import own_cnn
 
-SETTINGS = {"split": "views", "k": 2, "r": 1, "halo": 2, "epochs": 1}
+SETTINGS = {"split": "views", "k": 2, "r": 1, "halo": 2, "passes": 1}
 
 
 def head(variables, features):
@@ -60,7 +60,7 @@ def test_moments_are_those_of_the_results_and_the_pooled_features(monkeypatch):
     monkeypatch.setattr(views, "CHUNK", 24)
     pipeline, frozen = parts()
     images = jax.numpy.asarray(own_cnn.DATASET.train.images)
-    seen, moments = last(views.moments_of(pipeline, frozen, images, passes()))
+    seen, moments, _ = last(views.moments_of(pipeline, frozen, images, passes()))
     (stage,) = pipeline.stages
     sent = begin_stage(stage, frozen, {}, inputs_of(pipeline, images))
     results = stage_results(stage, frozen, {}, sent.queries)
@@ -160,15 +160,48 @@ def test_a_run_says_that_answers_are_estimates(tmp_path):
     assert again.results["summary"] == results["summary"]
 
 
+@pytest.mark.parametrize("decoder", ["low_rank", "mlp"])
+def test_other_decoders_are_fitted_and_loaded(tmp_path, decoder):
+    settings = {"decoder": decoder, "decoder_width": 3, "epochs": 2}
+    model = protect(tmp_path / "run", **settings)
+    loaded = coded_jax.load(
+        tmp_path / "run", blocks=own_cnn.f_conv, head=head, variables=make_variables()
+    )
+    images = own_cnn.DATASET.test.images
+    for lost in ((), (2,), (0, 1)):
+        expected = model.logits(images, lost)
+        np.testing.assert_allclose(loaded.logits(images, lost), expected, rtol=1e-5)
+    assert set(model.params[0]) >= {"low_rank": {"basis"}, "mlp": {"network"}}[decoder]
+    alone = protect(**settings)  # without a folder, from memory
+    assert alone.results["summary"] == model.results["summary"]
+    assert not [*(tmp_path / "run" / "moments").glob("*/*.npy")]
+    more = protect(tmp_path / "run", **settings, seeds=2)  # the first one is there
+    seeds = more.results["seeds"]["code"]
+    assert seeds[0] == model.results["summary"] or len(seeds) == 2
+
+
+def test_a_network_is_trained_from_the_least_squares_on():
+    least = protect(baselines=())
+    model = protect(decoder="mlp", epochs=20, batch_size=16, baselines=())
+    np.testing.assert_array_equal(
+        model.params[0]["weights"], least.params[0]["weights"]
+    )
+    kernel = model.params[0]["network"]["params"]["Dense_1"]["kernel"]
+    assert np.abs(kernel).max() > 0
+
+
 def test_two_seeds_of_an_augmentation_are_two_fits():
-    model = protect(seeds=2, code_augmentation="shift", epochs=2, baselines=())
+    model = protect(seeds=2, code_augmentation="shift", passes=2, baselines=())
     assert len(model.results["seeds"]["code"]) == 2
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"decoder": "mlp"}, "decoder: 'mlp' given, linear with split=views accepted"),
+        (
+            {"decoder": "conv"},
+            "decoder: 'conv' given, one of .* with split=views accepted",
+        ),
         ({"code": "mds"}, "code: 'mds' given, one of .* with split=views accepted"),
         ({"parity_views": ("whole", "centre")}, "parity_views: .* given, r=1 views"),
         ({"views": ("0-12x0-8",)}, "views: .* given, k=2 views accepted"),
@@ -187,7 +220,7 @@ def test_a_stopped_fit_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(coded_jax.runs.phases, "stop_requests", _StopsAtOnce)
     with pytest.raises(Interrupted):
         protect(tmp_path / "run")
-    assert views.read(tmp_path / "run" / "moments" / "0.npz").seen == 24
+    assert views.read(tmp_path / "run" / "moments" / "0" / "sums.npz").seen == 24
     monkeypatch.undo()
     monkeypatch.setattr(views, "CHUNK", 24)
     assert protect(tmp_path / "run").results["steps"]["code"] == 4
