@@ -305,6 +305,7 @@ def measure(
     stage_losses: str = "held",
     first_row: int = 0,
     uncoded: Iterable[Uncoded] | None = None,
+    results: Sequence[Results] | None = None,
 ) -> np.ndarray:
     """Computes a statistic of the predictions for every pattern on every image.
 
@@ -326,6 +327,8 @@ def measure(
         later part of a split.
       uncoded: of `uncoded_chunks`, where they have been computed before; not used for
         losses that begin `"later"`.
+      results: of `run_devices` for each of these chunks, where no parameter changes
+        them.
 
     Returns:
       `[P, Q]`, means over the labels that count; or `[P, N', Q]`, the values of the N'
@@ -353,10 +356,11 @@ def measure(
         group, later = np.flatnonzero(begins == begin), trained.begun_at(begin)
         whole = len(group) == len(labels)
         own = arrays if whole else {name: x[group] for name, x in arrays.items()}
-        for chunk in uncoded or uncoded_chunks(*later[:2], own, size):
+        for i, chunk in enumerate(uncoded or uncoded_chunks(*later[:2], own, size)):
             rows = first_row + jnp.arange(len(chunk.labels))
             first_row += len(rows)
-            made = _predictions(later, chunk, patterns, stage_losses, rows)
+            known = results[i] if results else None
+            made = _predictions(later, chunk, patterns, stage_losses, rows, known)
             chunks.append([*map(summarise, made, of_pattern)])
             of_chunk, group = np.split(group, [len(rows)])
             order.append(of_chunk)
@@ -375,11 +379,13 @@ def _predictions(
     patterns: Sequence[Pattern],
     stage_losses: str,
     rows: jax.Array,
+    results: Results | None,
 ) -> Iterator[Prediction]:
     """Yields the predictions of a chunk under each pattern."""
     pipeline, predicted = trained.pipeline, {}
     sizes = {"n": pipeline.n, "stages": len(pipeline.stages)}
-    results = run_devices(*trained, uncoded.images)
+    if results is None:
+        results = run_devices(*trained, uncoded.images)
     for lost in patterns:
         # All that lose no data result have the same predictions.
         loses_data = any(i < pipeline.k for i in lost)

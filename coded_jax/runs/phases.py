@@ -244,7 +244,8 @@ def _fit_views(
         pipeline, frozen, config, watch, arrays, own_key, seed, has_network
     )
     ridges = views.RIDGES if config.ridge is None else (config.ridge,)
-    validation = tasks.device_arrays(pipeline.mesh, inputs.validation)
+    images = tasks.device_arrays(pipeline.mesh, inputs.validation)
+    validation = views.Validation.of(pipeline, frozen, images)
     choice = views.choose(pipeline, frozen, sums.moments, validation, ridges)
     (params,), score = choice.params, choice.score
     regime = code_regime(config, "systematic")._replace(optimizer_name="adamw")

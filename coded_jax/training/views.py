@@ -24,14 +24,15 @@ from jax.sharding import Mesh
 
 from coded_jax.checks import require
 from coded_jax.codes import erasures
+from coded_jax.codes.erasures import Pattern
 from coded_jax.codes.least_squares import Moments
 from coded_jax.codes.views import NETWORK
 from coded_jax.data.augmentation import AUGMENTATIONS
 from coded_jax.devices import placement
 from coded_jax.devices.meshes import padded_size
 from coded_jax.evaluation import pattern_accuracy, predictions
-from coded_jax.evaluation.predictions import Prediction, TrainedPipeline
-from coded_jax.inference.pipeline import Pipeline
+from coded_jax.evaluation.predictions import Prediction, TrainedPipeline, Uncoded
+from coded_jax.inference.pipeline import Pipeline, Results
 from coded_jax.training.config import TrainConfig
 from coded_jax.training.loop import SCORE, Task
 from coded_jax.training.losses import answer_losses
@@ -230,7 +231,7 @@ def network_task(
     pipeline: Pipeline,
     estimates: PyTree,
     frozen: PyTree,
-    validation: dict[str, Any],
+    validation: Validation,
     config: TrainConfig,
     optimizer: optax.GradientTransformation,
 ) -> Task:
@@ -244,15 +245,11 @@ def network_task(
       pipeline: of views.
       estimates: parameters of its code, from `choose`, which stay as they are.
       frozen: variables of the base model; `fit` is given them with the estimates.
-      validation: arrays of the validation part.
+      validation: compares the epochs.
       config: weights of the loss's terms.
       optimizer: of the network's parameters.
     """
-    (stage,), patterns = (
-        pipeline.stages,
-        erasures.patterns_up_to(pipeline.n, pipeline.r),
-    )
-    chunks = [*predictions.uncoded_chunks(pipeline, frozen, validation)]
+    (stage,) = pipeline.stages
 
     def loss(
         network: PyTree, fixed: tuple, batch: dict[str, jax.Array], key: jax.Array
@@ -280,14 +277,44 @@ def network_task(
         return total, {}
 
     def score(network: PyTree) -> dict[str, float]:
-        trained = TrainedPipeline(pipeline, frozen, ({**estimates, NETWORK: network},))
-        agreement = pattern_accuracy.measure_patterns(
-            trained, validation, patterns, uncoded=chunks
-        )
-        return {SCORE: float(np.mean([p.agreement for p in agreement]))}
+        params = ({**estimates, NETWORK: network},)
+        _, means = validation.means(TrainedPipeline(pipeline, frozen, params))
+        return {SCORE: float(means[:, 2].mean())}
 
     init = lambda key: stage.code.init(key)[NETWORK]
     return Task(init, loss, score, optimizer)
+
+
+class Validation(NamedTuple):
+    """The validation part with what no decoder changes, computed once.
+
+    Attributes:
+      arrays: images and labels.
+      uncoded, results: of each chunk, see `predictions.measure`.
+    """
+
+    arrays: dict[str, Any]
+    uncoded: list[Uncoded]
+    results: list[Results]
+
+    @classmethod
+    def of(
+        cls, pipeline: Pipeline, frozen: PyTree, arrays: dict[str, Any]
+    ) -> Validation:
+        """Computes all views' results of all images of a part."""
+        without = predictions.without_code(pipeline)
+        chunks = [*predictions.uncoded_chunks(pipeline, frozen, arrays)]
+        run = functools.partial(predictions.run_devices, without, frozen, ({},))
+        return cls(arrays, chunks, [run(chunk.images) for chunk in chunks])
+
+    def means(self, trained: TrainedPipeline) -> tuple[list[Pattern], np.ndarray]:
+        """Returns the patterns of up to r lost results, and means `[P, 3]` of doubt,
+        accuracy and agreement, see `choose`."""
+        pipeline = trained.pipeline
+        patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
+        more = {"uncoded": self.uncoded, "results": self.results}
+        means = predictions.measure(trained, self.arrays, patterns, _doubt, **more)
+        return patterns, means
 
 
 class Choice(NamedTuple):
@@ -310,7 +337,7 @@ def choose(
     pipeline: Pipeline,
     frozen: PyTree,
     moments: Moments,
-    validation: dict[str, Any],
+    validation: Validation,
     ridges: Sequence[float] = RIDGES,
 ) -> Choice:
     """Fits the decoder with each penalty, and chooses the one that doubts least.
@@ -323,26 +350,19 @@ def choose(
       pipeline: of views.
       frozen: variables of the base model.
       moments: of the training part.
-      validation: arrays of the validation part.
+      validation: chooses.
       ridges: penalties.
     """
     (stage,) = pipeline.stages
     assert stage.code.traits.fit is not None
-    patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
-    counts = np.array([len(pattern) for pattern in patterns])
-    chunks = [*predictions.uncoded_chunks(pipeline, frozen, validation)]
     drawn = jax.jit(stage.code.init)(jax.random.key(0))  # a network that is 0 yet
     best, doubts = None, {}
     for ridge in ridges:
         params = ({**drawn, **stage.code.traits.fit(moments, ridge)},)
         params = placement.put_replicated(pipeline.mesh, params)
-        means = predictions.measure(
-            TrainedPipeline(pipeline, frozen, params),
-            validation,
-            patterns,
-            _doubt,
-            uncoded=chunks,
-        )
+        trained = TrainedPipeline(pipeline, frozen, params)
+        patterns, means = validation.means(trained)
+        counts = np.array([len(pattern) for pattern in patterns])
         of_counts = [means[counts == l, 0].mean() for l in set(counts.tolist())]
         doubts[ridge] = float(np.mean(of_counts))
         if best is None or doubts[ridge] < doubts[best.ridge]:
@@ -353,14 +373,14 @@ def choose(
 
 def _doubt(prediction: Prediction, parameter: jax.Array) -> jax.Array:
     """Returns the cross-entropy with the network's own class, or the squared difference
-    from its values; and `correctness`: a `predictions.Statistic`."""
+    from its values; `correctness`; and agreement: a `predictions.Statistic`."""
     values = are_values(prediction.labels)
     answers = prediction.logits if values else prediction.classes
     correct = pattern_accuracy.correctness(answers, prediction.labels)
-    if values:
-        doubt = pattern_accuracy.correctness(answers, prediction.expected)
-    else:
+    agrees = pattern_accuracy.correctness(answers, prediction.expected)
+    doubt = agrees
+    if not values:
         logs = jax.nn.log_softmax(prediction.logits)
         own = jnp.maximum(prediction.expected, 0)[..., None]
         doubt = -jnp.take_along_axis(logs, own, axis=-1)[..., 0]
-    return jnp.stack([doubt, correct], axis=-1)
+    return jnp.stack([doubt, correct, agrees], axis=-1)

@@ -119,6 +119,7 @@ def test_the_penalty_is_that_of_the_least_doubt():
     moments = last(views.moments_of(pipeline, frozen, images, passes())).moments
     validation = own_cnn.DATASET.validation
     arrays = {"images": validation.images, "labels": validation.labels}
+    arrays = views.Validation.of(pipeline, frozen, arrays)
     choice = views.choose(pipeline, frozen, moments, arrays)
     assert set(choice.doubts) == set(views.RIDGES)
     assert choice.doubts[choice.ridge] == min(choice.doubts.values())
@@ -130,9 +131,9 @@ def test_the_penalty_is_that_of_the_least_doubt():
     other = dataclasses.replace(
         validation, labels=1 - validation.labels
     )  # do not count
-    doubts = views.choose(
-        pipeline, frozen, moments, {**arrays, "labels": np.abs(other.labels)}
-    ).doubts
+    images = {"images": validation.images, "labels": np.abs(other.labels)}
+    others = views.Validation.of(pipeline, frozen, images)
+    doubts = views.choose(pipeline, frozen, moments, others).doubts
     assert doubts == pytest.approx(choice.doubts)
 
 
