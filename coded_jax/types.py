@@ -334,14 +334,17 @@ class Quorum(NamedTuple):
 
     Attributes:
       name: `"any_k"`: any k of the n results; `"one_of_each"`: one copy of each data
-        piece; `"all_data"`: the k data pieces, beside which nothing is sent.
+        piece; `"all_data"`: the k data pieces, beside which nothing is sent;
+        `"one_of_sets"`: all results of one of some sets.
       copies: the data piece that each of the n queries is a copy of, None for a mixture
         of pieces. If None, the first k queries are the data pieces, and the others
         mixtures.
+      sets: of `"one_of_sets"`, indices of results.
     """
 
     name: str = "any_k"
     copies: tuple[int | None, ...] | None = None
+    sets: tuple[tuple[int, ...], ...] = ()
 
 
 class CodeFlops(NamedTuple):

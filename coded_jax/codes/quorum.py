@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from coded_jax.types import Quorum
 
 NAMES = ("any_k", "one_of_each", "all_data")
+"""Of the quorums of codes; `one_of_sets` is chosen for a model, see `one_of_sets`."""
 
 ANY_K = Quorum("any_k")
 """Any k of the n results; the first k queries are the data pieces."""
@@ -28,6 +30,17 @@ ALL_DATA = Quorum("all_data")
 def quorum_of(name: str, k: int, n: int) -> Quorum:
     """Returns the quorum of that name, as `results.json` has it."""
     return next(q for q in (ANY_K, one_of_each(k, n), ALL_DATA) if q.name == name)
+
+
+def one_of_sets(sets: Iterable[Collection[int]]) -> Quorum:
+    """Returns the quorum of all results of one of some sets; sets that contain another
+    one are left out."""
+    every = sorted({tuple(sorted(own)) for own in sets}, key=len)
+    least: list[tuple[int, ...]] = []
+    for own in every:
+        if not any({*other} <= {*own} for other in least):
+            least.append(own)
+    return Quorum("one_of_sets", sets=tuple(least))
 
 
 def any_k_mixtures(n: int) -> Quorum:
@@ -42,7 +55,7 @@ def one_of_each(k: int, n: int) -> Quorum:
 
 def decodes(quorum: Quorum) -> bool:
     """Returns whether a missing data piece is decoded from other results."""
-    return quorum.name == "any_k"
+    return quorum.name in ("any_k", "one_of_sets")
 
 
 def sent(quorum: Quorum, k: int, n: int) -> range:
@@ -71,6 +84,8 @@ def suffices(quorum: Quorum, k: int, arrived: Collection[int]) -> bool:
       k: data pieces.
       arrived: indices of the results.
     """
+    if quorum.sets:
+        return any({*own} <= {*arrived} for own in quorum.sets)
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return len(arrived) >= k
@@ -88,6 +103,9 @@ def suffices_where(quorum: Quorum, k: int, available: Any) -> Any:
     Returns:
       Bool `[...]`.
     """
+    if quorum.sets:
+        whole = [available[np.array(own)].all(axis=0) for own in quorum.sets]
+        return functools.reduce(operator.or_, whole)
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return available.sum(axis=0) >= k
@@ -104,7 +122,8 @@ def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Arra
     """Returns the time at which the results begin to suffice.
 
     It is the k-th order statistic where any k results do, and else the maximum over the
-    data pieces of the minimum over their copies.
+    data pieces of the minimum over their copies, or of sets the minimum over these of
+    the maximum over their results.
 
     Args:
       quorum: of the code.
@@ -114,6 +133,9 @@ def waiting_time(quorum: Quorum, k: int, times: Sequence[jax.Array]) -> jax.Arra
     Returns:
       `[R]`.
     """
+    if quorum.sets:
+        latest = lambda own: functools.reduce(jnp.maximum, [times[i] for i in own])
+        return functools.reduce(jnp.minimum, map(latest, quorum.sets))
     alternatives = _alternatives(quorum, k)
     if alternatives is None:
         return smallest(times, k)
@@ -156,6 +178,7 @@ def in_words(quorum: Quorum, k: int) -> str:
         "any_k": f"any {k} results",
         "one_of_each": f"one copy of each of {k} pieces",
         "all_data": f"all {k} data pieces",
+        "one_of_sets": f"all results of one of {len(quorum.sets)} sets",
     }[quorum.name]
 
 

@@ -152,6 +152,11 @@ class Pipeline(NamedTuple):
         return self.systematic and not any(code.traits.lossy for code in codes)
 
     @property
+    def exact(self) -> bool:
+        """Returns whether pieces suffice for their shares of the features."""
+        return all(stage.plan.exact for stage in self.stages)
+
+    @property
     def learns(self) -> bool:
         """Returns whether a code has parameters that a training sets step by step."""
         params = jax.eval_shape(self.init, jax.random.key(0))

@@ -68,8 +68,12 @@ def feature_maps(
     model.check_images(images)
     accepted = "'image': what devices return of groups is logits, not feature maps,"
     require("split", "group", not model.pipeline.examples.grouped, accepted)
-    exact = all(stage.plan.exact for stage in model.pipeline.stages)
-    require("split", "views", exact, "'image': views are no parts of the features,")
+    require(
+        "split",
+        "views",
+        model.pipeline.exact,
+        "'image': views are no parts of the features,",
+    )
     available = jnp.asarray(erasures.available(lost, model.pipeline.n))
     return jax.device_get(_maps(*model.trained, images, available))
 

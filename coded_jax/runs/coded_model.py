@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from coded_jax.checks import require, require_form, shape_text
-from coded_jax.codes import AnyCode, LearnedConfig, erasures, make_code, name_of
+from coded_jax.codes import (
+    AnyCode,
+    LearnedConfig,
+    erasures,
+    make_code,
+    name_of,
+    quorum,
+)
 from coded_jax.data.groups import infer_images
 from coded_jax.devices import placement
 from coded_jax.evaluation import confidence, predictions
@@ -131,6 +138,31 @@ class CodedModel(NamedTuple):
         require("params", given, given == wanted, source)
         params = placement.put_replicated(pipeline.mesh, params)
         return CodedModel(pipeline, self.frozen, params)
+
+    def stops_within(self, points: float) -> CodedModel:
+        """Returns the same model with a quorum by accuracy, of views: the first results
+        suffice that reach the network's accuracy but for some points.
+
+        Args:
+          points: of accuracy below the network's, both on the validation part.
+
+        Raises:
+          ValueError: the model is none of views with results, or no set of results
+            reaches that.
+        """
+        sets = (self.results or {}).get("sets")
+        accepted = "one of views, as load and protect return it,"
+        if self.results is None or sets is None:
+            raise ValueError(f"model: one without sets given, {accepted} accepted")
+        base = self.results["base"]["validation_accuracy"]
+        every = range(self.pipeline.n)
+        below = {tuple(own["lost"]): 100 * (base - own["accuracy"]) for own in sets}
+        least = min(below.values())
+        require("within", points, points >= least, f"{least:.2f} or more, in points,")
+        reached = [lost for lost, drop in below.items() if drop <= points]
+        rule = quorum.one_of_sets([{*every} - {*lost} for lost in reached])
+        change = lambda shape, code: code._replace(quorum=rule)
+        return self._replace(pipeline=self.pipeline.with_codes(change))
 
     def settled(self) -> CodedModel:
         """Returns the same model for serving and export: what each request would add

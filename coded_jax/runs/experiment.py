@@ -19,6 +19,7 @@ from coded_jax.data import groups
 from coded_jax.data.user_data import collect, require_dataset
 from coded_jax.devices import placement, processes
 from coded_jax.evaluation import pattern_accuracy
+from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import kept_base, provenance, results
 from coded_jax.runs.build import as_arrays, own_base, own_config
@@ -47,7 +48,7 @@ from coded_jax.runs.workdir import (
 )
 from coded_jax.settings import to_flags
 from coded_jax.staging.planning import plan_stages
-from coded_jax.training import exact_targets, tasks
+from coded_jax.training import exact_targets, tasks, views
 from coded_jax.training.config import TrainConfig, require_patterns
 from coded_jax.training.loop import Fitted, fit
 from coded_jax.types import Block, Dataset, PyTree, Split
@@ -101,6 +102,11 @@ def run(
     content = results.content(
         experiment, base, codes, accuracy, measured, command=command
     )
+    if not experiment.pipeline.exact:
+        own = TrainedPipeline(experiment.pipeline, base.params, codes[CODE][0].params)
+        images = tasks.device_arrays(own.pipeline.mesh, inputs.validation)
+        validation = views.Validation.of(own.pipeline, base.params, images)
+        content["sets"] = views.by_set(own, validation)
     if experiment.folder and processes.is_lead():
         text = json.dumps(content, indent=1) + "\n"
         write_atomically(experiment.folder / RESULTS, text)

@@ -162,7 +162,7 @@ def _split(experiment: Experiment, frozen: PyTree) -> dict[str, Any]:
         "r": pipeline.r,
         "grid": first.grid,
         "piece_shape": first.piece_shape,
-        "exact": all(stage.plan.exact for stage in pipeline.stages),
+        "exact": pipeline.exact,
         **_views(first),
         "work_fraction": round(costs.work_fraction(stages), 4),
         "coded_fraction": round(costs.coded_fraction(stages), 4),

@@ -85,6 +85,13 @@ class ServeConfig:
         "from those that did",
         one_of(("error", "degrade")),
     )
+    within: float | None = setting(
+        None,
+        "points of accuracy below the network's, on the validation part, at which "
+        "results suffice, of views; any k results do by default",
+        Accepted(lambda points: points < 100, "a number below 100"),
+        FLOAT,
+    )
     hedge_after: float | None = setting(
         None,
         "seconds after which a missing piece is sent again, to a worker that has "

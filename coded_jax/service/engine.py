@@ -82,7 +82,8 @@ class Engine:
             (model.frozen, model.params), self._front
         )
         self._pieces = parts.pieces(self._pipeline)
-        self._degrade = config.shortfall == "degrade"
+        # Of views any results make an answer.
+        self._degrade = config.shortfall == "degrade" or not model.pipeline.exact
         hedge_after = NEVER if config.hedge_after is None else config.hedge_after
         self._hedges = [hedge_after] * len(self._pieces)  # of each stage
         self._check, self._check_wait = check, config.check_wait or 0.0

@@ -77,6 +77,8 @@ def serve(
     model = run if isinstance(run, CodedModel) else load(run, 1)
     accepted = "a model with results, as load and protect return it,"
     require("run", "one without results", model.results is not None, accepted)
+    if config.within is not None:
+        model = model.stops_within(config.within)
     config = _with_batches(config, model.pipeline.images_per_input)
     if faults is not None:  # refused before a worker starts
         faults.of_request(0, model.pipeline.n + config.spares)

@@ -43,6 +43,8 @@ GROUPS = 8
 """Sets of results that arrive in a step of training, each for a part of the batch."""
 MOST_BYTES = 4 << 30
 """Of results that are kept for a training by steps."""
+MOST_SETS = 255
+"""Sets of results that may arrive, whose accuracy is measured: all of 8 views."""
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 """Penalties that are tried, see `least_squares.solve`."""
 
@@ -307,14 +309,31 @@ class Validation(NamedTuple):
         run = functools.partial(predictions.run_devices, without, frozen, ({},))
         return cls(arrays, chunks, [run(chunk.images) for chunk in chunks])
 
-    def means(self, trained: TrainedPipeline) -> tuple[list[Pattern], np.ndarray]:
-        """Returns the patterns of up to r lost results, and means `[P, 3]` of doubt,
-        accuracy and agreement, see `choose`."""
+    def means(
+        self, trained: TrainedPipeline, patterns: list[Pattern] | None = None
+    ) -> tuple[list[Pattern], np.ndarray]:
+        """Returns patterns, by default those of up to r lost results, and means
+        `[P, 3]` of doubt, accuracy and agreement, see `choose`."""
         pipeline = trained.pipeline
-        patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
+        if patterns is None:
+            patterns = erasures.patterns_up_to(pipeline.n, pipeline.r)
         more = {"uncoded": self.uncoded, "results": self.results}
         means = predictions.measure(trained, self.arrays, patterns, _doubt, **more)
         return patterns, means
+
+
+def by_set(trained: TrainedPipeline, validation: Validation) -> list[dict[str, Any]]:
+    """Returns doubt, accuracy and agreement for each set of results that may arrive, by
+    what is lost, as `results.json` has them; at most `MOST_SETS`, fewest losses
+    first."""
+    n = trained.pipeline.n
+    patterns = [p for p in erasures.patterns_up_to(n, n) if len(p) < n][:MOST_SETS]
+    _, means = validation.means(trained, patterns)
+    names = ("doubt", "accuracy", "agreement")
+    return [
+        {"lost": list(lost), **dict(zip(names, row, strict=True))}
+        for lost, row in zip(patterns, means.tolist(), strict=True)
+    ]
 
 
 class Choice(NamedTuple):

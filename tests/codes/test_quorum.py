@@ -59,3 +59,16 @@ def test_pieces_of_queries():
 def test_a_quorum_has_its_name_in_results():
     for rule in QUORUMS:
         assert quorum.quorum_of(rule.name, 3, 6) == rule
+
+
+def test_sets_of_results_suffice_with_whatever_else_arrived():
+    rule = quorum.one_of_sets([{0, 1}, {2}, {0, 1, 3}])
+    assert rule.sets == ((2,), (0, 1))
+    for arrived, enough in (({0}, False), ({0, 1}, True), ({2, 3}, True), ((), False)):
+        assert quorum.suffices(rule, 2, arrived) == enough
+        mask = np.array([i in arrived for i in range(4)])[:, None]
+        assert quorum.suffices_where(rule, 2, mask).tolist() == [enough]
+    times = [np.float32([x]) for x in (1.0, 4.0, 3.0, 0.5)]
+    assert quorum.waiting_time(rule, 2, times).tolist() == [3.0]
+    assert quorum.decodes(rule) and list(quorum.sent(rule, 2, 4)) == [0, 1, 2, 3]
+    assert quorum.in_words(rule, 2) == "all results of one of 2 sets"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import coded_jax
+from coded_jax.codes import quorum
 from coded_jax.inference.pipeline import Examples, base_features, inputs_of
 from coded_jax.inference.stages import begin_stage, stage_results
 from coded_jax.runs.build import build_pipeline, own_base, own_config
@@ -159,6 +160,18 @@ def test_a_run_says_that_answers_are_estimates(tmp_path):
         np.testing.assert_allclose(loaded.logits(images, lost), expected, rtol=1e-5)
     again = protect(tmp_path / "run")
     assert again.results["summary"] == results["summary"]
+    # A service stops at the first results that reach some accuracy.
+    drops = {
+        tuple(own["lost"]): results["base"]["validation_accuracy"] - own["accuracy"]
+        for own in results["sets"]
+    }
+    assert len(drops) == 7
+    least = min(drops, key=drops.get)
+    rule = model.stops_within(100 * drops[least]).pipeline.stages[0].code.quorum
+    arrived = {0, 1, 2} - {*least}
+    assert quorum.suffices(rule, 2, arrived)
+    with pytest.raises(ValueError, match="^within: .* or more, in points, accepted"):
+        model.stops_within(100 * drops[least] - 1)
 
 
 @pytest.mark.parametrize("decoder", ["low_rank", "mlp"])

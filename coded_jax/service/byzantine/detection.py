@@ -164,8 +164,9 @@ def checked_patterns(pipeline: Pipeline) -> list[Pattern]:
     # Of a code without parity pieces no result is left to check.
     fits = ALL_DATA.name not in rules and not pipeline.examples.grouped
     require("code", rules, fits, "one of single images that sends parity pieces")
-    exact = all(stage.plan.exact for stage in pipeline.stages)
-    require("split", "views", exact, "an exact split: views do not tell each other")
+    require(
+        "split", "views", pipeline.exact, "an exact split: views do not tell each other"
+    )
     most = min(pipeline.r, MOST_LOST + 1)
     return [p for lost in range(most) for p in patterns(pipeline.n, lost)]
 
