@@ -32,7 +32,7 @@ from coded_jax.splitting import SplitPlan, ViewPlan, views
 from coded_jax.splitting.convolutions import separate_convolutions
 from coded_jax.splitting.plan import make_plan
 from coded_jax.splitting.pooling import cut_at_pooling
-from coded_jax.types import BaseModel, Block, CodeShape, PyTree, apart, chain
+from coded_jax.types import BaseModel, Block, CodeShape, PyTree, View, apart, chain
 
 
 def build_pipeline(
@@ -202,6 +202,21 @@ def _plan_stages(
     return (*blocks, *base.blocks[done:]), plans
 
 
+def _views_of(
+    splitting: ViewSplit, shape: tuple[int, int, int]
+) -> tuple[list[View], list[View], tuple[int, int]]:
+    """Returns the data views and the parity views of images, and the size of each."""
+    if splitting.views is None:
+        crops = views.grid_views(shape, splitting.crops, splitting.halo)
+    else:
+        crops = [views.view_of(text, shape, (1, 1)) for text in splitting.views]
+    least = min(view.height for view in crops), min(view.width for view in crops)
+    size = splitting.view_size or least
+    if splitting.views is not None:
+        crops = [views.view_of(text, shape, size) for text in splitting.views]
+    return crops, [views.view_of(text, shape, size) for text in splitting.parity], size
+
+
 def _plan_views(
     splitting: ViewSplit, base: BaseModel, variables: PyTree, examples: Examples
 ) -> tuple[BaseModel, ViewPlan]:
@@ -212,14 +227,7 @@ def _plan_views(
       began with one; and the plan.
     """
     shape = examples.shape
-    crops = views.grid_views(shape, splitting.crops, splitting.halo)
-    size = splitting.view_size or (crops[0].height, crops[0].width)
-    if splitting.views is not None:
-        crops = [views.view_of(text, shape, (1, 1)) for text in splitting.views]
-        least = min(view.height for view in crops), min(view.width for view in crops)
-        size = splitting.view_size or least
-        crops = [views.view_of(text, shape, size) for text in splitting.views]
-    parity = [views.view_of(text, shape, size) for text in splitting.parity]
+    crops, parity, size = _views_of(splitting, shape)
     plan = views.plan_views(base.f_conv, variables, shape, crops, parity, size)
     if plan.output_shape != plan.features_shape:
         shapes = plan.features_shape, plan.output_shape
@@ -231,6 +239,35 @@ def _plan_views(
             plan = views.plan_views(base.f_conv, variables, shape, crops, parity, size)
     mean, std = examples.mean, examples.std
     return base, dataclasses.replace(plan, mean=mean, std=std)
+
+
+def cut_model(
+    model: Callable[[PyTree, jax.Array], jax.Array],
+    variables: PyTree,
+    image_shape: tuple[int, int, int],
+    splitting: ViewSplit,
+) -> tuple[Block, Callable[[PyTree, jax.Array], jax.Array]]:
+    """Cuts a whole network behind its pooling, for views: in what runs on each of them,
+    and the head.
+
+    Args:
+      model: `(variables, images [B, H, W, C]) -> logits`.
+      variables: arrays or shapes (`jax.ShapeDtypeStruct`).
+      image_shape: `(H, W, C)`.
+      splitting: the views.
+
+    Raises:
+      ValueError: the network does not pool all positions, or fails for images of the
+        size of a view.
+    """
+    *_, size = _views_of(splitting, image_shape)
+    halves = cut_at_pooling(model, variables, image_shape, (*size, image_shape[-1]))
+    if halves is None:
+        raise ValueError(
+            f"model: one that does not pool all positions, or fails for images of "
+            f"{size[0]}x{size[1]}, given; blocks and head, or larger views, accepted"
+        )
+    return halves
 
 
 def _has_parity_workers(pipeline: Pipeline) -> bool:

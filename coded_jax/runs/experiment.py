@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from coded_jax.checks import require
+from coded_jax.codes import ViewSplit
 from coded_jax.data import groups
 from coded_jax.data.user_data import collect, require_dataset
 from coded_jax.devices import placement, processes
@@ -22,7 +23,7 @@ from coded_jax.evaluation import pattern_accuracy
 from coded_jax.evaluation.predictions import TrainedPipeline
 from coded_jax.inference.pipeline import Pipeline
 from coded_jax.runs import kept_base, provenance, results
-from coded_jax.runs.build import as_arrays, own_base, own_config
+from coded_jax.runs.build import as_arrays, cut_model, own_base, own_config
 from coded_jax.runs.coded_model import CodedModel
 from coded_jax.runs.config import Config
 from coded_jax.runs.evaluate import measure_codes
@@ -190,8 +191,9 @@ def protect(
       head: `(variables, features [B, M*, M'*, D]) -> logits [B, classes]`; or
         `[B, H', W', classes]`, one answer for each position, of labels `[N, H', W']`.
       model: the whole CNN, `(variables, images [B, H, W, C]) -> logits`, in the place
-        of blocks and head; `plan_stages` finds its stages. Codes are then cheap ones by
-        default: smaller images for parity, linear encoders, decoders that sharpen.
+        of blocks and head; `plan_stages` finds its stages, or with `split="views"`
+        `build.cut_model` its pooling. Codes of stages are then cheap ones by default:
+        smaller images for parity, linear encoders, decoders that sharpen.
       variables: any pytree of arrays and numbers; real ones are taken as float32.
       dataset: its training part trains the code, its validation part chooses the
         epoch, its test part gives the results.
@@ -213,15 +215,22 @@ def protect(
     """
     dataset = require_dataset(dataset)
     if model is not None:
-        cuts = ("stages", "stage_grids", "grid", "split")
+        of_views = settings.get("split") == "views"
+        cuts = () if of_views else ("stages", "stage_grids", "grid", "split")
         given = {name: settings.get(name) for name in cuts}
         for name, value in {"blocks": blocks, "head": head, **given}.items():
             require(name, value, value is None, "none with a model")
-        settings = {**CHEAP, **settings}
-        config = own_config(settings, Config)
-        plan = plan_stages(model, variables, dataset.image_shape, config.k, config.r)
-        blocks, head, variables = plan.base.blocks, plan.base.head, plan.variables
-        settings |= plan.settings
+        shape = dataset.image_shape
+        if of_views:
+            splitting = own_config(settings, Config).splitting
+            assert isinstance(splitting, ViewSplit)
+            blocks, head = cut_model(model, as_arrays(variables), shape, splitting)
+        else:
+            settings = {**CHEAP, **settings}
+            config = own_config(settings, Config)
+            plan = plan_stages(model, variables, shape, config.k, config.r)
+            blocks, head, variables = plan.base.blocks, plan.base.head, plan.variables
+            settings |= plan.settings
     if blocks is None or head is None:
         raise ValueError("model: None given, the CNN as a function accepted")
     base, variables = own_base(

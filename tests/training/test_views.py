@@ -204,6 +204,37 @@ def test_a_network_is_trained_from_the_least_squares_on():
     assert np.abs(kernel).max() > 0
 
 
+def gated(variables, images):
+    """A whole network with a gate, which no exact split can compute piece by piece."""
+    x = own_cnn.f_conv(variables, images)
+    gates = jax.nn.sigmoid(x.mean((1, 2)) @ variables["gate"])
+    return head(variables, x * gates[:, None, None])
+
+
+def test_a_whole_network_is_cut_at_its_pooling():
+    variables = {**make_variables(), "gate": np.eye(4, dtype="f")}
+    model = coded_jax.protect(
+        model=gated, variables=variables, dataset=own_cnn.DATASET, **SETTINGS
+    )
+    assert model.pipeline.stages[0].plan.features_shape == (1, 1, 4)
+    dataset = own_cnn.DATASET
+    x = (dataset.test.images / np.float32(255) - 0.5) / np.float32(0.3)
+    logits = gated(variables, jax.numpy.asarray(x, "f"))
+    expected = (np.asarray(logits).argmax(1) == dataset.test.labels).mean()
+    assert model.results["base"]["test_accuracy"] == pytest.approx(expected)
+
+
+def test_a_network_that_does_not_pool_is_refused():
+    model = lambda variables, x: own_cnn.head(variables, own_cnn.f_conv(variables, x))
+    with pytest.raises(ValueError, match="^model: one that does not pool all"):
+        coded_jax.protect(
+            model=model,
+            variables=own_cnn.make_variables(),
+            dataset=own_cnn.DATASET,
+            **SETTINGS,
+        )
+
+
 def test_two_seeds_of_an_augmentation_are_two_fits():
     model = protect(seeds=2, code_augmentation="shift", passes=2, baselines=())
     assert len(model.results["seeds"]["code"]) == 2
